@@ -1,0 +1,7 @@
+//! What can be changed on a machine: an [`Action`] carries its diff and is done by one executor.
+
+pub mod action;
+pub mod diff;
+
+pub use action::{Action, Content, Effect, Op, Plan, Run};
+pub use diff::Diff;

@@ -1,0 +1,447 @@
+//! A machine as it would be after actions that were only planned.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest, Sha256};
+
+use super::accounts::{Group, User};
+use super::model::{Attributes, Body, Model};
+use super::{Available, Error, FileKind, Host, Output, Package, Result, Stat, Unit, Virt, VirtKind};
+
+/// What actions have made of one path.
+#[derive(Clone, Debug)]
+enum Node {
+    Gone,
+    File(Body, Attributes),
+    /// `fresh`: what the machine below has in it is not seen any more.
+    Folder {
+        attributes: Attributes,
+        fresh: bool,
+    },
+    Link(String),
+    /// Only owner or mode changed; the rest is as below.
+    Attributes(Attributes),
+}
+
+#[derive(Default)]
+struct State {
+    nodes: BTreeMap<String, Node>,
+    packages: BTreeMap<String, Option<Package>>,
+    units: BTreeMap<String, Unit>,
+    virts: BTreeMap<(VirtKind, String), Option<Virt>>,
+}
+
+/// A machine below, and on top of it what planned actions would have done.
+pub struct Overlay<H> {
+    below: H,
+    state: RefCell<State>,
+}
+
+impl<H: Host> Overlay<H> {
+    /// Nothing changed yet.
+    pub fn new(below: H) -> Overlay<H> {
+        Overlay { below, state: RefCell::default() }
+    }
+
+    /// The machine below, as it really is.
+    pub fn below(&self) -> &H {
+        &self.below
+    }
+
+    /// Forgets everything that was foreseen.
+    pub fn reset(&self) {
+        *self.state.borrow_mut() = State::default();
+    }
+
+    fn node(&self, path: &str) -> Option<Node> {
+        self.state.borrow().nodes.get(path).cloned()
+    }
+
+    /// Is this path not seen of the machine below, because a folder above it went or was made anew?
+    fn hidden(&self, path: &str) -> bool {
+        let state = self.state.borrow();
+        let mut end = path.len();
+        while let Some(slash) = path[..end].rfind('/') {
+            end = slash;
+            match state.nodes.get(&path[..end]) {
+                None | Some(Node::Folder { fresh: false, .. } | Node::Attributes(_)) => {}
+                Some(_) => return true,
+            }
+        }
+        false
+    }
+
+    fn below_lstat(&self, path: &str) -> Result<Option<Stat>> {
+        if self.hidden(path) { Ok(None) } else { self.below.raw_lstat(path) }
+    }
+}
+
+fn stat(kind: FileKind, attributes: Attributes, size: u64) -> Stat {
+    Stat { kind, mode: attributes.mode, uid: attributes.uid, gid: attributes.gid, size, mtime: 0 }
+}
+
+fn absent(path: &str) -> Error {
+    Error::failed(format!("{path} does not exist"))
+}
+
+fn unit_name(name: &str) -> String {
+    if name.rsplit_once('.').is_some() { name.to_string() } else { format!("{name}.service") }
+}
+
+impl<H: Host> Host for Overlay<H> {
+    fn raw_lstat(&self, path: &str) -> Result<Option<Stat>> {
+        Ok(match self.node(path) {
+            None => self.below_lstat(path)?,
+            Some(Node::Gone) => None,
+            Some(Node::File(body, attributes)) => {
+                let size = if let Body::Bytes(bytes) = &body { bytes.len() as u64 } else { 0 };
+                Some(stat(FileKind::File, attributes, size))
+            }
+            Some(Node::Folder { attributes, .. }) => Some(stat(FileKind::Folder, attributes, 0)),
+            Some(Node::Link(target)) => {
+                Some(stat(FileKind::Link, Attributes { mode: 0o777, uid: 0, gid: 0 }, target.len() as u64))
+            }
+            Some(Node::Attributes(a)) => {
+                self.below_lstat(path)?.map(|old| Stat { mode: a.mode, uid: a.uid, gid: a.gid, ..old })
+            }
+        })
+    }
+
+    fn raw_read_link(&self, path: &str) -> Result<String> {
+        match self.node(path) {
+            Some(Node::Link(target)) => Ok(target),
+            None if !self.hidden(path) => self.below.raw_read_link(path),
+            _ => Err(absent(path)),
+        }
+    }
+
+    fn raw_read(&self, path: &str) -> Result<Vec<u8>> {
+        match self.body(path)? {
+            Body::Bytes(bytes) => Ok(bytes),
+            Body::Unknown(because) => Err(Error::unknown(path, because)),
+            Body::Fetched { url, .. } => Err(Error::unknown(path, format!("it is fetched from {url}"))),
+        }
+    }
+
+    fn raw_list(&self, path: &str) -> Result<Vec<String>> {
+        let fresh = matches!(self.node(path), Some(Node::Folder { fresh: true, .. })) || self.hidden(path);
+        let mut names: BTreeSet<String> = match self.below.raw_lstat(path) {
+            Ok(Some(Stat { kind: FileKind::Folder, .. })) if !fresh => self.below.raw_list(path)?.into_iter().collect(),
+            _ => BTreeSet::new(),
+        };
+        let prefix = format!("{}/", path.trim_end_matches('/'));
+        let state = self.state.borrow();
+        for (child, node) in state.nodes.range(prefix.clone()..).take_while(|(child, _)| child.starts_with(&prefix)) {
+            let name = &child[prefix.len()..];
+            if name.contains('/') {
+                continue;
+            }
+            match node {
+                Node::Gone => names.remove(name),
+                _ => names.insert(name.to_string()),
+            };
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    fn raw_sha256(&self, path: &str) -> Result<String> {
+        match self.node(path) {
+            Some(Node::File(Body::Bytes(bytes), _)) => Ok(format!("{:x}", Sha256::digest(bytes))),
+            Some(Node::File(Body::Fetched { sha256: Some(sha256), .. }, _)) => Ok(sha256),
+            Some(Node::File(Body::Fetched { url, .. }, _)) => {
+                Err(Error::unknown(format!("the hash of {path}"), format!("it is fetched from {url}")))
+            }
+            Some(Node::File(Body::Unknown(because), _)) => Err(Error::unknown(format!("the hash of {path}"), because)),
+            None | Some(Node::Attributes(_)) if !self.hidden(path) => self.below.raw_sha256(path),
+            _ => Err(absent(path)),
+        }
+    }
+
+    fn package(&self, name: &str) -> Result<Option<Package>> {
+        let known = self.state.borrow().packages.get(name).cloned();
+        known.map_or_else(|| self.below.package(name), Ok)
+    }
+
+    fn available(&self, name: &str) -> Result<Option<Available>> {
+        self.below.available(name)
+    }
+
+    fn unit(&self, name: &str) -> Result<Unit> {
+        let name = unit_name(name);
+        let known = self.state.borrow().units.get(&name).cloned();
+        known.map_or_else(|| self.below.unit(&name), Ok)
+    }
+
+    fn virt(&self, kind: VirtKind, name: &str) -> Result<Option<Virt>> {
+        let known = self.state.borrow().virts.get(&(kind, name.to_string())).cloned();
+        known.map_or_else(|| self.below.virt(kind, name), Ok)
+    }
+
+    fn virt_names(&self, kind: VirtKind) -> Result<Vec<String>> {
+        let mut names: BTreeSet<String> = self.below.virt_names(kind)?.into_iter().collect();
+        for ((other, name), virt) in &self.state.borrow().virts {
+            if *other == kind {
+                match virt {
+                    Some(_) => names.insert(name.clone()),
+                    None => names.remove(name),
+                };
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    fn query(&self, argv: &[&str]) -> Result<Option<Output>> {
+        self.below.query(argv)
+    }
+
+    fn control_peer(&self) -> Option<String> {
+        self.below.control_peer()
+    }
+
+    fn is_recorded(&self) -> bool {
+        self.below.is_recorded()
+    }
+
+    // An account that a planned action makes is in the predicted /etc/passwd; only the machine below knows a directory service.
+    fn user(&self, name: &str) -> Result<Option<User>> {
+        match super::accounts::user_in_file(self, name)? {
+            Some(user) => Ok(Some(user)),
+            None if self.node("/etc/passwd").is_none() => self.below.user(name),
+            None => Ok(None),
+        }
+    }
+
+    fn group(&self, name: &str) -> Result<Option<Group>> {
+        match super::accounts::group_in_file(self, name)? {
+            Some(group) => Ok(Some(group)),
+            None if self.node("/etc/group").is_none() => self.below.group(name),
+            None => Ok(None),
+        }
+    }
+}
+
+impl<H: Host> Model for Overlay<H> {
+    fn put_file(&self, path: &str, body: Body, attributes: Attributes) -> Result<()> {
+        self.state.borrow_mut().nodes.insert(path.to_string(), Node::File(body, attributes));
+        Ok(())
+    }
+
+    fn put_folder(&self, path: &str, attributes: Attributes) -> Result<()> {
+        let fresh = self.raw_lstat(path)?.is_none();
+        self.state.borrow_mut().nodes.insert(path.to_string(), Node::Folder { attributes, fresh });
+        Ok(())
+    }
+
+    fn put_link(&self, path: &str, target: &str) -> Result<()> {
+        self.state.borrow_mut().nodes.insert(path.to_string(), Node::Link(target.to_string()));
+        Ok(())
+    }
+
+    fn put_attributes(&self, path: &str, new: Attributes) -> Result<()> {
+        let mut state = self.state.borrow_mut();
+        match state.nodes.get_mut(path) {
+            Some(Node::File(_, attributes) | Node::Folder { attributes, .. } | Node::Attributes(attributes)) => {
+                *attributes = new;
+            }
+            Some(Node::Link(_) | Node::Gone) => {}
+            None => {
+                state.nodes.insert(path.to_string(), Node::Attributes(new));
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&self, path: &str) -> Result<()> {
+        let prefix = format!("{path}/");
+        let mut state = self.state.borrow_mut();
+        state.nodes.retain(|other, _| !other.starts_with(&prefix));
+        state.nodes.insert(path.to_string(), Node::Gone);
+        Ok(())
+    }
+
+    fn body(&self, path: &str) -> Result<Body> {
+        match self.node(path) {
+            Some(Node::File(body, _)) => Ok(body),
+            None | Some(Node::Attributes(_)) if !self.hidden(path) => self.below.raw_read(path).map(Body::Bytes),
+            _ => Err(absent(path)),
+        }
+    }
+
+    fn put_package(&self, name: &str, package: Option<Package>) -> Result<()> {
+        self.state.borrow_mut().packages.insert(name.to_string(), package);
+        Ok(())
+    }
+
+    fn put_unit(&self, name: &str, unit: Unit) -> Result<()> {
+        self.state.borrow_mut().units.insert(unit_name(name), unit);
+        Ok(())
+    }
+
+    fn put_virt(&self, kind: VirtKind, name: &str, virt: Option<Virt>) -> Result<()> {
+        self.state.borrow_mut().virts.insert((kind, name.to_string()), virt);
+        Ok(())
+    }
+}
+
+/// A machine with nothing on it but a root folder: what tests and libraries build one on.
+pub struct Empty;
+
+impl Host for Empty {
+    fn raw_lstat(&self, path: &str) -> Result<Option<Stat>> {
+        let root = Attributes { mode: 0o755, uid: 0, gid: 0 };
+        Ok((path == "/").then(|| stat(FileKind::Folder, root, 0)))
+    }
+    fn raw_read_link(&self, path: &str) -> Result<String> {
+        Err(absent(path))
+    }
+    fn raw_read(&self, path: &str) -> Result<Vec<u8>> {
+        Err(absent(path))
+    }
+    fn raw_list(&self, _: &str) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+    fn raw_sha256(&self, path: &str) -> Result<String> {
+        Err(absent(path))
+    }
+    fn package(&self, _: &str) -> Result<Option<Package>> {
+        Ok(None)
+    }
+    fn available(&self, _: &str) -> Result<Option<Available>> {
+        Ok(None)
+    }
+    fn unit(&self, _: &str) -> Result<Unit> {
+        Ok(Unit::default())
+    }
+    fn virt(&self, _: VirtKind, _: &str) -> Result<Option<Virt>> {
+        Ok(None)
+    }
+    fn virt_names(&self, _: VirtKind) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+    fn query(&self, _: &[&str]) -> Result<Option<Output>> {
+        Ok(None)
+    }
+}
+
+/// What unit tests of modules use: a machine made of a few files, and the round "plan, do, plan again".
+#[cfg(test)]
+pub mod testing {
+    use super::*;
+    use crate::change::{Action, Effect, Op, Plan, Run};
+    use crate::host::model::predict;
+    use crate::modules::{self, Side};
+
+    /// A machine in memory.
+    pub type Machine = Overlay<Empty>;
+
+    /// A machine with these files; a path that ends in `/` is a folder, a content that begins with `-> ` a link.
+    pub fn machine(files: &[(&str, &str)]) -> Machine {
+        let machine = Overlay::new(Empty);
+        let effects = files
+            .iter()
+            .map(|(path, content)| match (path.ends_with('/'), content.strip_prefix("-> ")) {
+                (true, _) => Effect::Folder { path: path.to_string() },
+                (_, Some(target)) => Effect::Link { path: path.to_string(), target: target.to_string() },
+                _ => Effect::File { path: path.to_string(), content: Some(content.to_string()), mode: None },
+            })
+            .collect();
+        predict(&machine, &Op::Run(Run::new(["test"], effects))).unwrap();
+        machine
+    }
+
+    /// Asks the module that is registered under this name.
+    pub fn plan(machine: &dyn Host, name: &str, parameters: serde_json::Value) -> Result<Plan> {
+        match &modules::find(name).unwrap_or_else(|| panic!("no module {name}")).side {
+            Side::Machine(plan) => plan(parameters, machine),
+            Side::Controller => panic!("{name} runs on the controller"),
+        }
+    }
+
+    /// Plans, does, and plans again, as an apply does (stages included): answers all actions that were done, and fails
+    /// when it does not converge.
+    pub fn apply(machine: &Machine, name: &str, parameters: serde_json::Value) -> Result<Vec<Action>> {
+        let mut done = Vec::new();
+        for _ in 0..8 {
+            let next = plan(machine, name, parameters.clone())?;
+            if next.actions.is_empty() {
+                return Ok(done);
+            }
+            assert!(done.is_empty() || next.staged || done.len() < 100, "{name} did not converge");
+            let (staged, act) = (next.staged, next.act);
+            for action in next.actions {
+                predict(machine, &action.op)?;
+                done.push(action);
+            }
+            if act {
+                return Ok(done);
+            }
+            if !staged {
+                let left = plan(machine, name, parameters.clone())?;
+                assert!(left.actions.is_empty(), "{name} did not converge: {:#?}", left.actions);
+                return Ok(done);
+            }
+        }
+        panic!("{name} goes on for ever");
+    }
+
+    /// The diffs of these actions as a run shows them.
+    pub fn shown(actions: &[Action]) -> String {
+        actions
+            .iter()
+            .flat_map(|action| &action.diffs)
+            .map(|diff| format!("{} {}\n{}", diff.kind, diff.path, diff.unified()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::*;
+    use super::*;
+    use crate::change::{Content, Op};
+    use crate::host::model::predict;
+
+    #[test]
+    fn later_reads_see_earlier_actions_and_the_machine_below_stays() {
+        let below = machine(&[("/etc/a", "1\n"), ("/etc/link", "-> a"), ("/srv/x/y", "z\n")]);
+        let over = Overlay::new(below);
+        let write = Op::WriteFile {
+            path: "/etc/link".into(),
+            content: Content::Bytes(b"2\n".to_vec()),
+            mode: Some(0o600),
+            owner: None,
+            group: None,
+            validate: vec![],
+        };
+        predict(&over, &write).unwrap();
+        predict(&over, &Op::Remove { path: "/srv/x".into() }).unwrap();
+        assert_eq!(over.read_text("/etc/a").unwrap().as_deref(), Some("2\n"));
+        assert_eq!(over.read_link("/etc/link").unwrap().as_deref(), Some("a"));
+        assert_eq!(over.stat("/etc/a").unwrap().map(|s| s.mode), Some(0o600));
+        assert!(!over.exists("/srv/x/y").unwrap());
+        assert_eq!(over.list("/srv").unwrap(), Vec::<String>::new());
+        predict(&over, &Op::MakeFolder { path: "/srv/x".into(), mode: None, owner: None, group: None }).unwrap();
+        assert_eq!(over.list("/srv/x").unwrap(), Vec::<String>::new());
+        assert_eq!(over.below().read_text("/srv/x/y").unwrap().as_deref(), Some("z\n"));
+    }
+
+    #[test]
+    fn what_a_command_writes_is_unknown_until_applied() {
+        let over = machine(&[]);
+        let run = crate::change::Run::new(
+            ["mkimage"],
+            vec![crate::change::Effect::File { path: "/boot/x".into(), content: None, mode: None }],
+        );
+        predict(&over, &Op::Run(run)).unwrap();
+        assert!(over.exists("/boot/x").unwrap());
+        assert!(over.read("/boot/x").unwrap_err().is_unknown());
+    }
+
+    #[test]
+    fn a_link_never_leads_out_and_never_for_ever() {
+        let over = machine(&[("/etc/a", "-> /etc/b"), ("/etc/b", "-> a"), ("/up", "-> ../../../etc"), ("/etc/c", "x")]);
+        assert!(over.read("/etc/a").is_err());
+        assert_eq!(over.read_text("/up/c").unwrap().as_deref(), Some("x"));
+    }
+}

@@ -1,0 +1,116 @@
+//! The modules. Each is a parameter struct and one function; this table is the only place that lists them.
+
+pub mod boot;
+pub mod control;
+pub mod files;
+pub mod libvirt;
+pub mod network;
+pub mod packages;
+pub mod params;
+pub mod system;
+pub mod vfio;
+
+use schemars::{JsonSchema, Schema};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::change::Plan;
+use crate::host::{Error, Host, Result};
+
+/// A module: parameters that come finished, and one question to a machine.
+///
+/// The doc comments of the struct and its fields are what `vfio-provision doc NAME` prints.
+pub trait Module: DeserializeOwned + JsonSchema + 'static {
+    /// The name in playbooks.
+    const NAME: &'static str;
+    /// One line, without a full stop.
+    const SUMMARY: &'static str;
+    /// Other names it goes by (`systemd` for `service`).
+    const ALIASES: &'static [&'static str] = &[];
+    /// The parameter that a bare string stands for (`command: uptime`).
+    const FREE_FORM: Option<&'static str> = None;
+    /// Parameters whose values are masked wherever they are shown.
+    const SECRET: &'static [&'static str] = &[];
+
+    /// Which actions would make this machine so? Reads through `host`, never writes, never asks whether it is a dry run.
+    ///
+    /// # Errors
+    /// Refusals, parameters that make no sense together, and trouble reading the machine.
+    fn plan(&self, host: &dyn Host) -> Result<Plan>;
+}
+
+/// Where a module runs.
+pub enum Side {
+    /// On the machine, through the agent: parameters in, plan out.
+    Machine(fn(Value, &dyn Host) -> Result<Plan>),
+    /// On the controller, in `run/`: it is about the play, not about a machine.
+    Controller,
+}
+
+/// One row of the table.
+pub struct Entry {
+    /// The name in playbooks.
+    pub name: &'static str,
+    /// Other names.
+    pub aliases: &'static [&'static str],
+    /// One line.
+    pub summary: &'static str,
+    /// The parameter that a bare string stands for.
+    pub free_form: Option<&'static str>,
+    /// Parameters that are masked.
+    pub secret: &'static [&'static str],
+    /// The JSON Schema of the parameters.
+    pub schema: fn() -> Schema,
+    /// Do these finished parameters make a valid struct? Answers the path of the wrong one (`devices[0].address`) and why.
+    pub check: fn(Value) -> std::result::Result<(), (String, String)>,
+    /// Where it runs.
+    pub side: Side,
+}
+
+fn parse<T: DeserializeOwned>(parameters: Value) -> std::result::Result<T, (String, String)> {
+    serde_path_to_error::deserialize(parameters).map_err(|e| (e.path().to_string(), e.inner().to_string()))
+}
+
+fn check<T: DeserializeOwned>(parameters: Value) -> std::result::Result<(), (String, String)> {
+    parse::<T>(parameters).map(|_| ())
+}
+
+fn plan<M: Module>(parameters: Value, host: &dyn Host) -> Result<Plan> {
+    let module: M = parse(parameters).map_err(|(path, why)| {
+        Error::parameters(if path == "." { why } else { format!("parameter `{path}`: {why}") })
+    })?;
+    module.plan(host)
+}
+
+const fn on_machine<M: Module>() -> Entry {
+    Entry {
+        name: M::NAME,
+        aliases: M::ALIASES,
+        summary: M::SUMMARY,
+        free_form: M::FREE_FORM,
+        secret: M::SECRET,
+        schema: schema::<M>,
+        check: check::<M>,
+        side: Side::Machine(plan::<M>),
+    }
+}
+
+fn schema<T: JsonSchema>() -> Schema {
+    schemars::schema_for!(T)
+}
+
+/// All modules, one line each.
+pub static TABLE: &[Entry] = &[on_machine::<files::copy::Copy>()];
+
+/// A module by its short name, an alias, or its full name in Ansible (`ansible.builtin.copy`, `ansible.posix.sysctl`,
+/// `community.general.ini_file`, `community.libvirt.virt_net` is not one of ours).
+pub fn find(name: &str) -> Option<&'static Entry> {
+    const COLLECTIONS: [&str; 4] = ["ansible.builtin.", "ansible.legacy.", "ansible.posix.", "community.general."];
+    let short = COLLECTIONS.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
+    TABLE.iter().find(|entry| entry.name == short || entry.aliases.contains(&short))
+}
+
+/// Every name a task may use, for "did you mean".
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().flat_map(|entry| std::iter::once(entry.name).chain(entry.aliases.iter().copied()))
+}
