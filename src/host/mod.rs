@@ -6,14 +6,17 @@
 
 pub mod accounts;
 pub mod error;
+pub mod live;
 pub mod model;
 pub mod os;
 pub mod overlay;
 mod reboot;
+pub mod version;
 
 use serde::{Deserialize, Serialize};
 
 pub use error::{Error, Result};
+pub use live::Live;
 pub use model::{Body, Machine, Model};
 pub use os::{Family, Os};
 pub use overlay::{Empty, Overlay};
