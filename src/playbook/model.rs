@@ -51,8 +51,8 @@ pub struct Play {
     pub when: Vec<Node>,
     /// Where it stands.
     pub span: Span,
-    /// The folder of its playbook.
-    pub folder: PathBuf,
+    /// Where its files are looked for.
+    pub origin: Arc<Origin>,
 }
 
 /// Who a task is done as.
@@ -292,12 +292,7 @@ pub struct Visit<'a> {
 impl Play {
     /// What the play hands down to its tasks (its variables aside, which have a rank of their own).
     pub fn common(&self) -> Common {
-        Common {
-            when: self.when.clone(),
-            tags: self.tags.clone(),
-            become_: self.become_.clone(),
-            ..Common::default()
-        }
+        Common { when: self.when.clone(), tags: self.tags.clone(), become_: self.become_.clone(), ..Common::default() }
     }
 
     /// Every task in the order of running: `pre_tasks`, roles with their dependencies, `tasks`, `post_tasks`.
