@@ -6,4 +6,5 @@ pub mod change;
 pub mod diag;
 pub mod host;
 pub mod modules;
+pub mod playbook;
 pub mod yaml;
