@@ -182,7 +182,7 @@ impl Resolver for Getent {
                     break;
                 }
             }
-            if found.len() > 0 {
+            if !found.is_empty() {
                 return Ok(found);
             }
         }
