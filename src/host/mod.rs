@@ -244,6 +244,55 @@ pub trait Host {
     }
 }
 
+/// A boxed machine is that machine.
+impl<H: Host + ?Sized> Host for Box<H> {
+    fn raw_lstat(&self, path: &str) -> Result<Option<Stat>> {
+        (**self).raw_lstat(path)
+    }
+    fn raw_read_link(&self, path: &str) -> Result<String> {
+        (**self).raw_read_link(path)
+    }
+    fn raw_read(&self, path: &str) -> Result<Vec<u8>> {
+        (**self).raw_read(path)
+    }
+    fn raw_list(&self, path: &str) -> Result<Vec<String>> {
+        (**self).raw_list(path)
+    }
+    fn raw_sha256(&self, path: &str) -> Result<String> {
+        (**self).raw_sha256(path)
+    }
+    fn package(&self, name: &str) -> Result<Option<Package>> {
+        (**self).package(name)
+    }
+    fn available(&self, name: &str) -> Result<Option<Available>> {
+        (**self).available(name)
+    }
+    fn unit(&self, name: &str) -> Result<Unit> {
+        (**self).unit(name)
+    }
+    fn virt(&self, kind: VirtKind, name: &str) -> Result<Option<Virt>> {
+        (**self).virt(kind, name)
+    }
+    fn virt_names(&self, kind: VirtKind) -> Result<Vec<String>> {
+        (**self).virt_names(kind)
+    }
+    fn query(&self, argv: &[&str]) -> Result<Option<Output>> {
+        (**self).query(argv)
+    }
+    fn control_peer(&self) -> Option<String> {
+        (**self).control_peer()
+    }
+    fn is_recorded(&self) -> bool {
+        (**self).is_recorded()
+    }
+    fn user(&self, name: &str) -> Result<Option<accounts::User>> {
+        (**self).user(name)
+    }
+    fn group(&self, name: &str) -> Result<Option<accounts::Group>> {
+        (**self).group(name)
+    }
+}
+
 /// As many links as the kernel follows in one path (`MAXSYMLINKS`, path_resolution(7)).
 const MAX_LINKS: usize = 40;
 

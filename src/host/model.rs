@@ -246,6 +246,11 @@ pub trait Machine: Host {
     /// # Errors
     /// What was tried, what came back and, where one is known, what to do. Nothing is half-changed then.
     fn perform(&self, op: &Op, progress: &mut dyn FnMut(&str)) -> Result<Option<super::Output>>;
+    /// The real folder for this program's own records about the machine (`/var/lib/vfio-provision` there); `None` where
+    /// nothing may be written.
+    fn state_folder(&self) -> Option<std::path::PathBuf> {
+        None
+    }
 }
 
 impl<H: Host> Machine for super::Overlay<H> {
