@@ -168,10 +168,10 @@ fn apt_policy(text: &str) -> HashMap<String, String> {
     for line in text.lines() {
         if let Some(name) = line.strip_suffix(':').filter(|line| !line.starts_with(' ')) {
             current = Some(name);
-        } else if let (Some(name), Some(version)) = (current, line.trim().strip_prefix("Candidate: ")) {
-            if version != "(none)" {
-                found.insert(name.to_string(), version.to_string());
-            }
+        } else if let (Some(name), Some(version)) = (current, line.trim().strip_prefix("Candidate: "))
+            && version != "(none)"
+        {
+            found.insert(name.to_string(), version.to_string());
         }
     }
     found

@@ -136,10 +136,11 @@ fn name_version(text: &str) -> Option<(&str, &str)> {
     if !version(last) {
         return None;
     }
-    if let Some((name, middle)) = rest.rsplit_once('-') {
-        if version(middle) && !name.is_empty() {
-            return text.get(name.len() + 1..).map(|version| (name, version));
-        }
+    if let Some((name, middle)) = rest.rsplit_once('-')
+        && version(middle)
+        && !name.is_empty()
+    {
+        return text.get(name.len() + 1..).map(|version| (name, version));
     }
     (last.contains('.') && !rest.is_empty()).then_some((rest, last))
 }
@@ -153,10 +154,12 @@ fn from_file_name(file: &str, manager: Manager) -> Result<(String, Option<String
     if manager.is_rpm() {
         let stem = without_arch(file.strip_suffix(".rpm").ok_or_else(strange)?);
         let mut parts = stem.rsplitn(3, '-');
-        if let (Some(release), Some(version), Some(name)) = (parts.next(), parts.next(), parts.next()) {
-            if begins_with_digit(version) && !release.is_empty() && !name.is_empty() {
-                return Ok((name.to_string(), Some(format!("{version}-{release}"))));
-            }
+        if let (Some(release), Some(version), Some(name)) = (parts.next(), parts.next(), parts.next())
+            && begins_with_digit(version)
+            && !release.is_empty()
+            && !name.is_empty()
+        {
+            return Ok((name.to_string(), Some(format!("{version}-{release}"))));
         }
         // `elrepo-release-7.el7.elrepo.noarch.rpm` is a link to the real name: it tells no more than what it is.
         let end = stem
