@@ -100,7 +100,17 @@ fn schema<T: JsonSchema>() -> Schema {
 }
 
 /// All modules, one line each.
-pub static TABLE: &[Entry] = &[on_machine::<files::copy::Copy>(), on_machine::<packages::package::Package>()];
+pub static TABLE: &[Entry] = &[
+    on_machine::<files::copy::Copy>(),
+    on_machine::<packages::package::Package>(),
+    on_machine::<system::group::Group>(),
+    on_machine::<system::hostname::Hostname>(),
+    on_machine::<system::kernel_module::Modprobe>(),
+    on_machine::<system::sefcontext::Sefcontext>(),
+    on_machine::<system::service::Service>(),
+    on_machine::<system::sysctl::Sysctl>(),
+    on_machine::<system::user::User>(),
+];
 
 /// A module by its short name, an alias, or its full name in Ansible (`ansible.builtin.copy`, `ansible.posix.sysctl`,
 /// `community.general.ini_file`, `community.libvirt.virt_net` is not one of ours).

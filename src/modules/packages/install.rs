@@ -6,6 +6,7 @@ use super::spec::{Source, Spec};
 use crate::change::{Content, Diff, Effect, Op, Plan};
 use crate::host::version::{compare_deb, compare_rpm};
 use crate::host::{Error, Host, Result};
+use crate::modules::system::make_folders;
 
 /// Where downloaded package files are kept.
 const CACHE: &str = "/var/cache/vfio-provision/packages";
@@ -73,7 +74,7 @@ fn is_older(manager: Manager, a: &str, b: &str) -> bool {
 /// Names that are none, a downgrade that nobody allowed, a machine whose packages can't be read.
 pub fn install(host: &dyn Host, wanted: &Install) -> Result<Plan> {
     let manager = Manager::of(host)?;
-    if !manager.has_repository_ids() && !(wanted.enablerepo.is_empty() && wanted.disablerepo.is_empty()) {
+    if !(manager.has_repository_ids() || wanted.enablerepo.is_empty() && wanted.disablerepo.is_empty()) {
         return Err(Error::parameters(format!(
             "enablerepo and disablerepo are for yum and dnf, and this machine has {}",
             manager.name()
@@ -242,20 +243,6 @@ fn download(host: &dyn Host, plan: &mut Plan, url: &str, sha256: &str) -> Result
     let diff = Diff::added("download", &path, format!("{url} (sha256 {sha256})"));
     let (url, sha256) = (url.to_string(), Some(sha256.to_string()));
     plan.push(Op::Download { url, path, sha256, mode: Some(0o644) }, vec![diff]);
-    Ok(())
-}
-
-/// Makes the folders of this program's cache that are missing.
-pub(super) fn make_folders(host: &dyn Host, plan: &mut Plan, path: &str) -> Result<()> {
-    let ends = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0).chain([path.len()]);
-    for folder in ends.filter_map(|end| path.get(..end)) {
-        let planned =
-            |action: &crate::change::Action| matches!(&action.op, Op::MakeFolder { path, .. } if path == folder);
-        if !host.exists(folder)? && !plan.actions.iter().any(planned) {
-            let op = Op::MakeFolder { path: folder.to_string(), mode: Some(0o755), owner: None, group: None };
-            plan.push(op, vec![Diff::added("folder", folder, "0755")]);
-        }
-    }
     Ok(())
 }
 
