@@ -142,6 +142,14 @@ pub static TABLE: &[Entry] = &[
     on_controller::<control::play::IncludeVars>(),
     on_controller::<control::play::Meta>(),
     on_controller::<control::play::SetFact>(),
+    on_machine::<packages::package::Package>(),
+    on_machine::<system::group::Group>(),
+    on_machine::<system::hostname::Hostname>(),
+    on_machine::<system::kernel_module::Modprobe>(),
+    on_machine::<system::sefcontext::Sefcontext>(),
+    on_machine::<system::service::Service>(),
+    on_machine::<system::sysctl::Sysctl>(),
+    on_machine::<system::user::User>(),
 ];
 
 /// A module by its short name, an alias, or its full name in Ansible (`ansible.builtin.copy`, `ansible.posix.sysctl`,
