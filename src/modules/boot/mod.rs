@@ -5,5 +5,6 @@ pub mod cmdline;
 pub mod grub_cfg;
 pub mod grub_default;
 pub mod grubenv;
+pub mod loader;
 #[cfg(test)]
 mod samples;
