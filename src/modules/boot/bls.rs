@@ -128,7 +128,10 @@ mod tests {
     fn several_options_lines_and_none() {
         let two = "linux /x\noptions\troot=a\noptions  iommu=soft\n";
         assert_eq!(options(two), "root=a iommu=soft");
-        assert_eq!(edit_options(two, &edit(&["iommu=pt", "root=a", "b"], &[])), "linux /x\noptions\troot=a\noptions  iommu=pt b\n");
+        assert_eq!(
+            edit_options(two, &edit(&["iommu=pt", "root=a", "b"], &[])),
+            "linux /x\noptions\troot=a\noptions  iommu=pt b\n"
+        );
         assert_eq!(edit_options("linux /x", &edit(&["b"], &[])), "linux /x\noptions b\n");
     }
 

@@ -225,9 +225,10 @@ impl Edit {
             .iter()
             .zip(&wanted)
             .filter(|(token, id)| {
-                !found.iter().zip(&here).any(|(old, here)| {
-                    here == *id && (matches!(id, Identity::Token(_)) || same(old, token))
-                })
+                !found
+                    .iter()
+                    .zip(&here)
+                    .any(|(old, here)| here == *id && (matches!(id, Identity::Token(_)) || same(old, token)))
             })
             .map(|(token, _)| token.clone())
             .collect()
@@ -332,7 +333,8 @@ mod tests {
             "hugepagesz=1G hugepages=16 hugepagesz=2M hugepages=512 default_hugepagesz=1G"
         );
         assert_eq!(
-            edit(&[], &["hugepagesz=2M", "hugepages=512"]).apply("hugepagesz=1G hugepages=512 hugepagesz=2M hugepages=512"),
+            edit(&[], &["hugepagesz=2M", "hugepages=512"])
+                .apply("hugepagesz=1G hugepages=512 hugepagesz=2M hugepages=512"),
             "hugepagesz=1G hugepages=512"
         );
         assert_eq!(

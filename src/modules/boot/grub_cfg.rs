@@ -282,7 +282,8 @@ pub fn edit_args(text: &str, cfg: &GrubCfg, change: &dyn Fn(&Item, &str) -> Opti
 /// the kernel's package does it.
 pub fn add_kernel(text: &str, cfg: &GrubCfg, like: &Item, old: &str, new: &str) -> Option<String> {
     let block = text.get(like.block.clone())?.replace(old, new);
-    let place = cfg.items.iter().find(|item| item.section == like.section && item.position.len() == like.position.len())?;
+    let place =
+        cfg.items.iter().find(|item| item.section == like.section && item.position.len() == like.position.len())?;
     let mut result = text.to_string();
     result.insert_str(place.block.start, &block);
     Some(result)
@@ -294,9 +295,7 @@ pub fn save_default(text: &str) -> String {
         .map(|line| {
             let body = line.trim();
             match body.strip_prefix("set default=") {
-                Some(value) if !value.contains("next_entry") => {
-                    line.replace(body, "set default=\"${saved_entry}\"")
-                }
+                Some(value) if !value.contains("next_entry") => line.replace(body, "set default=\"${saved_entry}\""),
                 _ => line.to_string(),
             }
         })
@@ -341,7 +340,10 @@ mod tests {
         assert_eq!(title("gnulinux-advanced-u1>gnulinux-6.1.0-18-amd64-advanced-u1"), new);
         assert_eq!(title("Advanced options for Debian GNU/Linux>Debian GNU/Linux, with Linux 6.1.0-18-amd64"), new);
         assert_eq!(title("nothing"), None);
-        assert_eq!(cfg.name(cfg.resolve("1>1").unwrap(), true), "gnulinux-advanced-u1>gnulinux-6.1.0-18-amd64-recovery-u1");
+        assert_eq!(
+            cfg.name(cfg.resolve("1>1").unwrap(), true),
+            "gnulinux-advanced-u1>gnulinux-6.1.0-18-amd64-recovery-u1"
+        );
     }
 
     #[test]
@@ -365,10 +367,7 @@ mod tests {
         assert_eq!(after.items.len(), 4);
         assert_eq!(after.items[0].title, "CentOS Linux (4.9.2-1.el7.elrepo.x86_64) 7 (Core)");
         assert_eq!(after.items[0].initrd, ["/initramfs-4.9.2-1.el7.elrepo.x86_64.img"]);
-        assert_eq!(
-            &new[after.items[0].linux.clone().unwrap().args],
-            &new[after.items[1].linux.clone().unwrap().args]
-        );
+        assert_eq!(&new[after.items[0].linux.clone().unwrap().args], &new[after.items[1].linux.clone().unwrap().args]);
         assert_eq!(parse(&save_default(samples::DEBIAN_GRUB_CFG)).saved, true);
     }
 

@@ -58,7 +58,9 @@ pub fn assignments(text: &str) -> Vec<Assignment> {
         }
         if let Some(mut assignment) = reader.assignment() {
             if depth > 0 {
-                assignment.trouble.get_or_insert_with(|| "it is set inside of `if`, `case`, a loop or a function".into());
+                assignment
+                    .trouble
+                    .get_or_insert_with(|| "it is set inside of `if`, `case`, a loop or a function".into());
             }
             found.push(assignment);
             continue;
@@ -479,7 +481,10 @@ GRUB_DISABLE_RECOVERY="true"
     #[test]
     fn what_is_not_certain_is_refused_with_its_line() {
         for (text, why) in [
-            ("A=1\nGRUB_CMDLINE_LINUX=vfio-pci.ids=1 iommu=pt\n", "line 2: GRUB_CMDLINE_LINUX: the shell would run `iommu=pt`"),
+            (
+                "A=1\nGRUB_CMDLINE_LINUX=vfio-pci.ids=1 iommu=pt\n",
+                "line 2: GRUB_CMDLINE_LINUX: the shell would run `iommu=pt`",
+            ),
             ("GRUB_CMDLINE_LINUX=\"$(cat /x)\"\n", "command substitution"),
             ("GRUB_CMDLINE_LINUX=\"`cat /x`\"\n", "command substitution"),
             ("GRUB_CMDLINE_LINUX=\"a \\\nb\"\n", "continued"),

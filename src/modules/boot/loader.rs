@@ -119,8 +119,10 @@ pub fn read(host: &dyn Host) -> Result<Boot> {
             return systemd_boot(host, os, esp, menu, text, entries_dir);
         }
         if unified {
-            return Err(Error::refused(format!("{esp}/EFI/Linux holds unified kernel images, whose command line is sealed in"))
-                .hint("edit /etc/kernel/cmdline and rebuild them with the distribution's tool, such as `mkinitcpio -P`"));
+            return Err(Error::refused(format!(
+                "{esp}/EFI/Linux holds unified kernel images, whose command line is sealed in"
+            ))
+            .hint("edit /etc/kernel/cmdline and rebuild them with the distribution's tool, such as `mkinitcpio -P`"));
         }
     }
     Err(Error::failed("no boot loader found that this program knows").hint(
@@ -204,7 +206,8 @@ fn cfg_entries(host: &dyn Host, boot: &Boot) -> Result<Vec<BootEntry>> {
     for item in boot.cfg.items.iter().filter(|item| is_own(item)) {
         let Some(linux) = &item.linux else { continue };
         let raw = boot.text.get(linux.args.clone()).unwrap_or("").to_string();
-        let recovery = item.title.contains("(recovery mode)") || item.id.as_ref().is_some_and(|id| id.contains("-recovery-"));
+        let recovery =
+            item.title.contains("(recovery mode)") || item.id.as_ref().is_some_and(|id| id.contains("-recovery-"));
         let by_id = boot.os.family.is_deb() || boot.os.family == Family::Arch;
         found.push(entry(
             host,
@@ -340,7 +343,8 @@ fn on_host(host: &dyn Host, path: &str, place: &str) -> Result<String> {
 /// The release of a kernel from its file name; Arch names the package instead, which /usr/lib/modules tells.
 fn version_of(host: &dyn Host, kernel: &str) -> Result<Option<String>> {
     let name = kernel.rsplit('/').next().unwrap_or(kernel);
-    let Some(version) = ["vmlinuz-", "vmlinux-", "kernel-", "linux-"].iter().find_map(|prefix| name.strip_prefix(prefix))
+    let Some(version) =
+        ["vmlinuz-", "vmlinux-", "kernel-", "linux-"].iter().find_map(|prefix| name.strip_prefix(prefix))
     else {
         return Ok(None);
     };
@@ -369,7 +373,8 @@ fn systemd_boot(host: &dyn Host, os: Os, esp: &str, menu: String, text: String, 
         })
     });
     let mut entries: Vec<BootEntry> = keyed.into_iter().map(|(_, entry)| entry).collect();
-    let position = |pattern: &str| entries.iter().position(|entry| bls::matches(pattern, &format!("{}.conf", entry.id)));
+    let position =
+        |pattern: &str| entries.iter().position(|entry| bls::matches(pattern, &format!("{}.conf", entry.id)));
     let configured = text.lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
     let configured = configured.filter(|(key, _)| *key == "default").map(|(_, value)| value.trim().to_string()).last();
     let default = efi_text(host, "LoaderEntryDefault")?
@@ -444,10 +449,17 @@ impl Boot {
         for (path, owner, hint) in [
             ("/run/ostree-booted", "rpm-ostree", "use `rpm-ostree kargs --append-if-missing=…`"),
             ("/etc/kernelstub/configuration", "kernelstub", "use `kernelstub -a …`"),
-            ("/etc/kernel/proxmox-boot-uuids", "proxmox-boot-tool", "edit /etc/kernel/cmdline, then `proxmox-boot-tool refresh`"),
+            (
+                "/etc/kernel/proxmox-boot-uuids",
+                "proxmox-boot-tool",
+                "edit /etc/kernel/cmdline, then `proxmox-boot-tool refresh`",
+            ),
         ] {
             if host.exists(path)? {
-                return Err(Error::refused(format!("the boot entries of this machine belong to {owner} ({path} exists)")).hint(hint));
+                return Err(Error::refused(format!(
+                    "the boot entries of this machine belong to {owner} ({path} exists)"
+                ))
+                .hint(hint));
             }
         }
         Ok(())
@@ -584,7 +596,8 @@ mod tests {
 
     #[test]
     fn debian_boots_the_first_and_other_systems_do_not_count() {
-        let host = machine(&[("/etc/os-release", os("debian", "12")), ("/boot/grub/grub.cfg", samples::DEBIAN_GRUB_CFG)]);
+        let host =
+            machine(&[("/etc/os-release", os("debian", "12")), ("/boot/grub/grub.cfg", samples::DEBIAN_GRUB_CFG)]);
         let boot = read(&host).unwrap();
         assert_eq!(boot.entries.len(), 3);
         assert_eq!(boot.default().unwrap().title, "Debian GNU/Linux");
@@ -596,8 +609,14 @@ mod tests {
         let host = machine(&[
             ("/etc/os-release", os("arch", "")),
             ("/boot/loader/loader.conf", "timeout 3\ndefault arch-lts*\n"),
-            ("/boot/loader/entries/arch.conf", "title Arch\nlinux /vmlinuz-linux\ninitrd /intel-ucode.img\ninitrd /initramfs-linux.img\noptions root=/dev/sda2 rw\n"),
-            ("/boot/loader/entries/arch-lts.conf", "title Arch LTS\nlinux /vmlinuz-linux-lts\ninitrd /initramfs-linux-lts.img\noptions root=/dev/sda2 rw\n"),
+            (
+                "/boot/loader/entries/arch.conf",
+                "title Arch\nlinux /vmlinuz-linux\ninitrd /intel-ucode.img\ninitrd /initramfs-linux.img\noptions root=/dev/sda2 rw\n",
+            ),
+            (
+                "/boot/loader/entries/arch-lts.conf",
+                "title Arch LTS\nlinux /vmlinuz-linux-lts\ninitrd /initramfs-linux-lts.img\noptions root=/dev/sda2 rw\n",
+            ),
             ("/usr/lib/modules/6.6.9-1-lts/pkgbase", "linux-lts\n"),
             ("/usr/lib/modules/6.7.1-arch1-1/pkgbase", "linux\n"),
         ]);

@@ -190,9 +190,15 @@ grub_class kernel\n";
 /// An /etc/os-release.
 pub fn os(id: &str, version: &str) -> &'static str {
     match (id, version) {
-        ("centos", _) => "ID=\"centos\"\nID_LIKE=\"rhel fedora\"\nVERSION_ID=\"7\"\nPRETTY_NAME=\"CentOS Linux 7 (Core)\"\n",
-        ("rocky", "8.10") => "ID=rocky\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"8.10\"\nPRETTY_NAME=\"Rocky Linux 8.10\"\n",
-        ("rocky", _) => "ID=rocky\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"9.4\"\nPRETTY_NAME=\"Rocky Linux 9.4\"\n",
+        ("centos", _) => {
+            "ID=\"centos\"\nID_LIKE=\"rhel fedora\"\nVERSION_ID=\"7\"\nPRETTY_NAME=\"CentOS Linux 7 (Core)\"\n"
+        }
+        ("rocky", "8.10") => {
+            "ID=rocky\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"8.10\"\nPRETTY_NAME=\"Rocky Linux 8.10\"\n"
+        }
+        ("rocky", _) => {
+            "ID=rocky\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"9.4\"\nPRETTY_NAME=\"Rocky Linux 9.4\"\n"
+        }
         ("arch", _) => "ID=arch\nPRETTY_NAME=\"Arch Linux\"\n",
         _ => "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n",
     }
