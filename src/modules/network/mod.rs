@@ -1,1 +1,4 @@
-//! network
+//! Networking.
+
+pub mod link;
+pub mod marks;

@@ -1,1 +1,3 @@
-//! vfio
+//! Giving devices to guests.
+
+pub mod storage;
