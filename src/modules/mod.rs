@@ -142,7 +142,17 @@ pub static TABLE: &[Entry] = &[
     on_controller::<control::play::IncludeVars>(),
     on_controller::<control::play::Meta>(),
     on_controller::<control::play::SetFact>(),
+    on_machine::<packages::package::Package>(),
+    on_machine::<system::group::Group>(),
+    on_machine::<system::hostname::Hostname>(),
+    on_machine::<system::kernel_module::Modprobe>(),
+    on_machine::<system::sefcontext::Sefcontext>(),
+    on_machine::<system::service::Service>(),
+    on_machine::<system::sysctl::Sysctl>(),
+    on_machine::<system::user::User>(),
 ];
+pub static TABLE: &[Entry] = &[on_machine::<boot::kernel_cmdline::KernelCmdline>(), on_machine::<files::copy::Copy>()];
+pub static TABLE: &[Entry] = &[on_machine::<files::copy::Copy>(), on_machine::<vfio::bind::VfioBind>()];
 
 /// A module by its short name, an alias, or its full name in Ansible (`ansible.builtin.copy`, `ansible.posix.sysctl`,
 /// `community.general.ini_file`, `community.libvirt.virt_net` is not one of ours).
