@@ -129,7 +129,10 @@ fn schema<T: JsonSchema>() -> Schema {
 }
 
 /// All modules, one line each.
+#[rustfmt::skip] // one line each, also when there are few: branches that add modules merge by line
 pub static TABLE: &[Entry] = &[
+    on_machine::<boot::kernel_cmdline::KernelCmdline>(),
+    on_machine::<vfio::bind::VfioBind>(),
     on_machine::<files::copy::Copy>(),
     on_controller::<control::play::Assert>(),
     on_controller::<control::play::Debug>(),
@@ -151,8 +154,6 @@ pub static TABLE: &[Entry] = &[
     on_machine::<system::sysctl::Sysctl>(),
     on_machine::<system::user::User>(),
 ];
-pub static TABLE: &[Entry] = &[on_machine::<boot::kernel_cmdline::KernelCmdline>(), on_machine::<files::copy::Copy>()];
-pub static TABLE: &[Entry] = &[on_machine::<files::copy::Copy>(), on_machine::<vfio::bind::VfioBind>()];
 
 /// A module by its short name, an alias, or its full name in Ansible (`ansible.builtin.copy`, `ansible.posix.sysctl`,
 /// `community.general.ini_file`, `community.libvirt.virt_net` is not one of ours).
