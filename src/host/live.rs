@@ -18,6 +18,7 @@ use super::accounts::{self, Group, User};
 use super::{Available, Error, FileKind, Host, Output, Package, Result, Stat, Unit, VirtKind};
 
 pub use command::run;
+pub use units::{from_files as unit_from_files, full_name as unit_name};
 
 /// Longest that a command which only reads may take.
 const QUERY_TIME: Duration = Duration::from_secs(60);

@@ -4,6 +4,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::modules::Control;
 use crate::modules::params::{Flag, Mode, Text, yes};
 
 /// Renders a template on the controller and puts the result in place, as `copy` does.
@@ -31,9 +32,7 @@ pub struct Template {
     pub group: Option<Text>,
 }
 
-impl Template {
-    /// The name in playbooks.
-    pub const NAME: &'static str = "template";
-    /// One line for the table of modules.
-    pub const SUMMARY: &'static str = "Render a template on the controller and put the result in place";
+impl Control for Template {
+    const NAME: &'static str = "template";
+    const SUMMARY: &'static str = "Render a template on the controller and put the result in place";
 }

@@ -1,1 +1,3 @@
-//! libvirt
+//! Guests and what they need: firmware, drivers for Windows, libvirt itself, domains, volumes, networks.
+
+pub mod xml;
