@@ -85,7 +85,9 @@ fn word(text: &str) -> (&str, &str) {
             _ if escaped => escaped = false,
             '\\' if quoted => escaped = true,
             '"' => quoted = !quoted,
-            ' ' | '\t' if !quoted => return (text.get(..at).unwrap_or(text), text.get(at..).unwrap_or("").trim_start()),
+            ' ' | '\t' if !quoted => {
+                return (text.get(..at).unwrap_or(text), text.get(at..).unwrap_or("").trim_start());
+            }
             _ => {}
         }
     }
@@ -171,7 +173,8 @@ impl Module for AuthorizedKey {
             return Err(Error::parameters("`exclusive` goes with `state: present` only"));
         }
         let user = host.user(&self.user)?.ok_or_else(|| {
-            Error::failed(format!("there is no user `{}` on this machine", self.user)).hint("the module `user` makes one")
+            Error::failed(format!("there is no user `{}` on this machine", self.user))
+                .hint("the module `user` makes one")
         })?;
         let path = self.path.clone().unwrap_or_else(|| join(&user.home, ".ssh/authorized_keys"));
         let folder = parent_of(&path).to_string();
@@ -279,8 +282,15 @@ mod tests {
     fn refusals() {
         let m = machine(&[("/etc/passwd", PASSWD), ("/home/ann/.ssh", "-> /etc"), ("/etc/authorized_keys", "")]);
         let key = "ssh-ed25519 AAAA";
-        assert!(plan(&m, "authorized_key", json!({"user": "ann", "key": key})).unwrap_err().message.contains("is a link"));
-        assert!(plan(&m, "authorized_key", json!({"user": "bob", "key": key})).unwrap_err().message.contains("no user `bob`"));
+        assert!(
+            plan(&m, "authorized_key", json!({"user": "ann", "key": key})).unwrap_err().message.contains("is a link")
+        );
+        assert!(
+            plan(&m, "authorized_key", json!({"user": "bob", "key": key}))
+                .unwrap_err()
+                .message
+                .contains("no user `bob`")
+        );
         assert!(plan(&with(""), "authorized_key", json!({"user": "ann", "key": "nonsense"})).is_err());
         assert!(plan(&with(""), "authorized_key", json!({"user": "ann", "key": "\n"})).is_err());
     }

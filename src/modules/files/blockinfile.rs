@@ -102,8 +102,11 @@ impl BlockInFile {
             }
             (None, None) => self.place(&all)?,
             _ => {
-                return Err(Error::failed(format!("{} holds only one of the markers `{first}` and `{last}`, or in the wrong order", self.path))
-                    .hint("put the file right by hand: what belongs to the block can't be told"));
+                return Err(Error::failed(format!(
+                    "{} holds only one of the markers `{first}` and `{last}`, or in the wrong order",
+                    self.path
+                ))
+                .hint("put the file right by hand: what belongs to the block can't be told"));
             }
         };
         if !block.is_empty()
@@ -196,7 +199,9 @@ mod tests {
         assert!(plan(&m, "blockinfile", json!({"path": "/f", "block": "x"})).unwrap_err().message.contains("only one"));
         assert!(plan(&m, "blockinfile", json!({"path": "/g", "block": "x"})).is_err());
         assert!(plan(&m, "blockinfile", json!({"path": "/f", "block": "x", "marker": "#"})).is_err());
-        assert!(plan(&m, "blockinfile", json!({"path": "/f", "block": E})).unwrap_err().message.contains("own markers"));
+        assert!(
+            plan(&m, "blockinfile", json!({"path": "/f", "block": E})).unwrap_err().message.contains("own markers")
+        );
         assert!(plan(&m, "blockinfile", json!({"path": "/none", "block": "x"})).is_err());
     }
 

@@ -205,9 +205,9 @@ fn check(command: &str) -> Result<Vec<String>> {
 
 /// A command line as words, quotes as in a shell; nothing else of a shell.
 pub fn words(parameter: &str, text: &str) -> Result<Vec<String>> {
-    shlex::split(text)
-        .filter(|words| !words.is_empty())
-        .ok_or_else(|| Error::parameters(format!("`{parameter}: {text}` is not a command: a quote is not closed, or it is empty")))
+    shlex::split(text).filter(|words| !words.is_empty()).ok_or_else(|| {
+        Error::parameters(format!("`{parameter}: {text}` is not a command: a quote is not closed, or it is empty"))
+    })
 }
 
 /// Is there a folder for this file? An apply would fail without, so a plan does.

@@ -69,8 +69,10 @@ impl Copy {
                 .map_err(|e| Error::parameters(format!("`content_base64` is not base64: {e}"))),
             (Some(Value::String(text)), None, Some(_), false) => Ok(Source::Bytes(text.clone().into_bytes())),
             (None, None, Some(src), true) => Ok(Source::Path(src.clone())),
-            (None, None, Some(src), false) => Err(Error::parameters(format!("the file {src} was not read on the controller"))
-                .hint("if it is a file on the machine, set `remote_src: true`")),
+            (None, None, Some(src), false) => {
+                Err(Error::parameters(format!("the file {src} was not read on the controller"))
+                    .hint("if it is a file on the machine, set `remote_src: true`"))
+            }
             (None, None, None, _) => Err(Error::parameters("one of `content` and `src` is needed")),
             _ => Err(Error::parameters("only one of `content`, `content_base64` and `src` can be given")),
         }
@@ -83,10 +85,18 @@ impl Copy {
             return Ok(self.dest.clone());
         }
         let Some(src) = &self.src else {
-            return Err(Error::parameters(format!("{} is a folder, and `content` needs the name of a file", self.dest)));
+            return Err(Error::parameters(format!(
+                "{} is a folder, and `content` needs the name of a file",
+                self.dest
+            )));
         };
         if !folder {
-            super::file::make_folders(host, plan, &self.dest, Wanted { mode: self.directory_mode, ..Wanted::default() })?;
+            super::file::make_folders(
+                host,
+                plan,
+                &self.dest,
+                Wanted { mode: self.directory_mode, ..Wanted::default() },
+            )?;
         }
         Ok(join(&self.dest, name_of(src)))
     }
@@ -119,7 +129,12 @@ impl Module for Copy {
                     let before = host.read(&dest)?;
                     target.put(host, &mut plan, before.as_deref(), after)?;
                 } else {
-                    into_new_folder(&mut plan, &target, Content::Bytes(after.clone()), Diff::file(&dest, None, Some(&after)))?;
+                    into_new_folder(
+                        &mut plan,
+                        &target,
+                        Content::Bytes(after.clone()),
+                        Diff::file(&dest, None, Some(&after)),
+                    )?;
                 }
             }
             Source::Path(src) => copy_of(host, &mut plan, &src, &target, stat.as_ref())?,
@@ -137,7 +152,12 @@ fn into_new_folder(plan: &mut Plan, target: &Target<'_>, content: Content, diff:
             mode: target.wanted.mode(),
             owner: target.wanted.owner(),
             group: target.wanted.group(),
-            validate: target.validate.map(|text| super::common::words("validate", text)).transpose()?.into_iter().collect(),
+            validate: target
+                .validate
+                .map(|text| super::common::words("validate", text))
+                .transpose()?
+                .into_iter()
+                .collect(),
         },
         vec![diff],
     );
@@ -167,7 +187,9 @@ fn copy_of(host: &dyn Host, plan: &mut Plan, src: &str, target: &Target<'_>, sta
     };
     // Text is shown as text.
     let diff = match (host.read(target.path), host.read(src)) {
-        (Ok(before), Ok(Some(after))) if after.len() < 1 << 20 => Diff::file(target.path, before.as_deref(), Some(&after)),
+        (Ok(before), Ok(Some(after))) if after.len() < 1 << 20 => {
+            Diff::file(target.path, before.as_deref(), Some(&after))
+        }
         _ => diff,
     };
     let content = Content::CopyOf(src.to_string());
@@ -193,7 +215,8 @@ mod tests {
     #[test]
     fn content_and_attributes_are_one_action() {
         let m = machine(&[("/etc/passwd", "qemu:x:107:107::/:/sbin/nologin\n"), ("/etc/a", "1\n")]);
-        let done = apply(&m, "copy", json!({"dest": "/etc/a", "content": "2\n", "mode": "0600", "owner": "qemu"})).unwrap();
+        let done =
+            apply(&m, "copy", json!({"dest": "/etc/a", "content": "2\n", "mode": "0600", "owner": "qemu"})).unwrap();
         assert_eq!(done.len(), 1);
         let shown = shown(&done);
         assert!(shown.contains("-1\n+2\n"), "{shown}");
@@ -224,7 +247,8 @@ mod tests {
     fn backup_force_and_a_source_on_the_machine() {
         let m = machine(&[("/etc/a", "1\n"), ("/etc/b", "2\n")]);
         assert!(apply(&m, "copy", json!({"dest": "/etc/a", "content": "9", "force": false})).unwrap().is_empty());
-        let done = apply(&m, "copy", json!({"dest": "/etc/a", "src": "/etc/b", "remote_src": "yes", "backup": true})).unwrap();
+        let done =
+            apply(&m, "copy", json!({"dest": "/etc/a", "src": "/etc/b", "remote_src": "yes", "backup": true})).unwrap();
         assert_eq!(m.read_text("/etc/a").unwrap().as_deref(), Some("2\n"));
         assert_eq!(m.read_text("/etc/a.~1~").unwrap().as_deref(), Some("1\n"));
         assert!(shown(&done).contains("+2"));

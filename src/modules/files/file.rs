@@ -55,8 +55,8 @@ pub struct File {
 
 /// Folders whose removal would end the machine.
 const VITAL: [&str; 19] = [
-    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/opt", "/proc", "/root", "/run", "/sbin", "/srv", "/sys",
-    "/tmp", "/usr", "/var", "/var/lib",
+    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/opt", "/proc", "/root", "/run", "/sbin", "/srv",
+    "/sys", "/tmp", "/usr", "/var", "/var/lib",
 ];
 /// As many names of a removed folder are listed.
 const LISTED: usize = 100;
@@ -111,8 +111,11 @@ impl File {
         };
         let target = if src.starts_with('/') { src.to_string() } else { join(parent_of(&self.path), src) };
         if !self.force.0 && !host.exists(&target)? {
-            return Err(Error::failed(format!("{target}, which the link {} shall point to, does not exist", self.path))
-                .hint("set `force: true` to make the link all the same"));
+            return Err(Error::failed(format!(
+                "{target}, which the link {} shall point to, does not exist",
+                self.path
+            ))
+            .hint("set `force: true` to make the link all the same"));
         }
         let path = self.path.trim_end_matches('/');
         let op = Op::Link { path: path.to_string(), target: src.to_string() };
@@ -131,11 +134,15 @@ impl File {
                 let folder = stat.kind == FileKind::Folder;
                 if !self.force.0 || stat.kind == FileKind::Other || folder && !host.list(path)?.is_empty() {
                     let what = if folder { "a folder" } else { "a file" };
-                    return Err(Error::refused(format!("{path} is {what}, and a link is asked for"))
-                        .hint("`force: true` replaces a file or an empty folder; anything else must be removed first"));
+                    return Err(Error::refused(format!("{path} is {what}, and a link is asked for")).hint(
+                        "`force: true` replaces a file or an empty folder; anything else must be removed first",
+                    ));
                 }
                 if folder {
-                    plan.push(Op::Remove { path: path.to_string() }, vec![Diff::removed("folder", path, "an empty folder")]);
+                    plan.push(
+                        Op::Remove { path: path.to_string() },
+                        vec![Diff::removed("folder", path, "an empty folder")],
+                    );
                     plan.push(op, vec![Diff::added("link", path, src)]);
                 } else {
                     let gone = removed_file(host, path, &stat)?;
@@ -216,7 +223,12 @@ pub fn make_folders(host: &dyn Host, plan: &mut Plan, path: &str, wanted: Wanted
         let mut diffs = vec![Diff::added("folder", path, "a folder")];
         diffs.extend(wanted.diff_of_new(host, path, 0o755)?);
         plan.push(
-            Op::MakeFolder { path: path.to_string(), mode: wanted.mode(), owner: wanted.owner(), group: wanted.group() },
+            Op::MakeFolder {
+                path: path.to_string(),
+                mode: wanted.mode(),
+                owner: wanted.owner(),
+                group: wanted.group(),
+            },
             diffs,
         );
     }
@@ -281,7 +293,8 @@ mod tests {
     #[test]
     fn links() {
         let m = machine(&[("/etc/a", "1"), ("/etc/f", "content\n"), ("/etc/d/x", "")]);
-        let link = |path: &str, src: &str, force: bool| json!({"path": path, "src": src, "state": "link", "force": force});
+        let link =
+            |path: &str, src: &str, force: bool| json!({"path": path, "src": src, "state": "link", "force": force});
         apply(&m, "file", link("/etc/l", "a", false)).unwrap();
         assert!(plan(&m, "file", link("/etc/l", "gone", false)).unwrap_err().message.contains("does not exist"));
         let done = apply(&m, "file", link("/etc/l", "gone", true)).unwrap();
@@ -303,15 +316,24 @@ mod tests {
         assert!(said.contains("-a folder\n-e/\n-e/y"), "{said}");
         assert!(!m.exists("/etc/d").unwrap());
         assert!(apply(&m, "file", json!({"path": "/etc/d", "state": "absent"})).unwrap().is_empty());
-        assert!(plan(&m, "file", json!({"path": "/etc/", "state": "absent"})).unwrap_err().message.contains("holds the system"));
+        assert!(
+            plan(&m, "file", json!({"path": "/etc/", "state": "absent"}))
+                .unwrap_err()
+                .message
+                .contains("holds the system")
+        );
         assert!(plan(&m, "file", json!({"path": "/", "state": "absent"})).is_err());
     }
 
     #[test]
     fn what_is_not_there_has_no_attributes() {
         let m = machine(&[("/etc/d/", "")]);
-        assert!(plan(&m, "file", json!({"path": "/etc/x", "mode": "0600"})).unwrap_err().message.contains("does not exist"));
-        assert!(plan(&m, "file", json!({"path": "/etc/d", "state": "file"})).unwrap_err().message.contains("is a folder"));
+        assert!(
+            plan(&m, "file", json!({"path": "/etc/x", "mode": "0600"})).unwrap_err().message.contains("does not exist")
+        );
+        assert!(
+            plan(&m, "file", json!({"path": "/etc/d", "state": "file"})).unwrap_err().message.contains("is a folder")
+        );
         assert!(plan(&m, "file", json!({"path": "/etc/d", "state": "hard"})).is_err());
         assert!(plan(&m, "file", json!({"path": "/etc/d", "recurse": true, "state": "absent"})).is_err());
     }

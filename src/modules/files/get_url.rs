@@ -44,7 +44,9 @@ impl GetUrl {
             (None, Some(checksum)) => match checksum.split_once(':') {
                 Some(("sha256", hash)) => hash,
                 _ => {
-                    return Err(Error::parameters(format!("`checksum: {checksum}` is not known: it must be `sha256:HEX`")));
+                    return Err(Error::parameters(format!(
+                        "`checksum: {checksum}` is not known: it must be `sha256:HEX`"
+                    )));
                 }
             },
             (None, None) => return Ok(None),
@@ -67,7 +69,10 @@ impl GetUrl {
         let path = self.url.split(['?', '#']).next().unwrap_or_default();
         let name = path.split_once("://").map_or(path, |(_, rest)| rest).rsplit_once('/').map_or("", |(_, name)| name);
         if name.is_empty() || name == "." || name == ".." {
-            return Err(Error::parameters(format!("{} is a folder, and the URL has no file name to use in it", self.dest)));
+            return Err(Error::parameters(format!(
+                "{} is a folder, and the URL has no file name to use in it",
+                self.dest
+            )));
         }
         Ok(join(&self.dest, name))
     }
@@ -125,7 +130,10 @@ impl Module for GetUrl {
             Some(stat) => mode.diff(host, &dest, stat)?,
             None => mode.diff_of_new(host, &dest, 0o644)?,
         });
-        plan.push(Op::Download { url: self.url.clone(), path: dest.clone(), sha256: hash, mode: self.mode.map(|m| m.0) }, diffs);
+        plan.push(
+            Op::Download { url: self.url.clone(), path: dest.clone(), sha256: hash, mode: self.mode.map(|m| m.0) },
+            diffs,
+        );
         let diff = match &stat {
             Some(stat) => owner.diff(host, &dest, stat)?,
             None => owner.diff_of_new(host, &dest, 0o644)?,
@@ -153,8 +161,15 @@ mod tests {
         let ask = |dest: &str| json!({"url": URL, "dest": dest, "checksum": format!("sha256:{}", ABC.to_uppercase())});
         assert!(apply(&m, "get_url", ask("/isos/same")).unwrap().is_empty());
         let done = apply(&m, "get_url", ask("/isos/")).unwrap();
-        assert!(shown(&done).contains(&format!("download /isos/virtio-win-0.1.271.iso\n+ {URL}, sha256 {ABC}")), "{}", shown(&done));
-        assert!(shown(&apply(&m, "get_url", ask("/isos/old")).unwrap()).contains("sha256 cba06b5736faf67e54b07b561eae94395e774c517a7d910a54369e1263ccfbd4 → "));
+        assert!(
+            shown(&done).contains(&format!("download /isos/virtio-win-0.1.271.iso\n+ {URL}, sha256 {ABC}")),
+            "{}",
+            shown(&done)
+        );
+        assert!(
+            shown(&apply(&m, "get_url", ask("/isos/old")).unwrap())
+                .contains("sha256 cba06b5736faf67e54b07b561eae94395e774c517a7d910a54369e1263ccfbd4 → ")
+        );
         assert!(plan(&m, "get_url", ask("/isos/same")).unwrap().pins.is_empty());
     }
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::common::{Target, Wanted, bare, lines};
+use super::common::{Target, Wanted, lines};
 use super::lineinfile::State;
 use crate::change::Plan;
 use crate::host::{Error, Host, Result};
@@ -59,9 +59,14 @@ pub struct IniFile {
 #[derive(Debug, PartialEq)]
 enum Line<'a> {
     Section(&'a str),
-    Option { name: &'a str, value: Option<&'a str> },
+    Option {
+        name: &'a str,
+        value: Option<&'a str>,
+    },
     /// An option that is commented out.
-    Inactive { name: &'a str },
+    Inactive {
+        name: &'a str,
+    },
     Other,
 }
 
@@ -282,8 +287,8 @@ impl Module for IniFile {
             return Ok(plan);
         }
         target.edit(host, &mut plan, self.create.0, |content| {
-            let text = std::str::from_utf8(content)
-                .map_err(|_| Error::failed(format!("{} is not UTF-8 text", self.path)))?;
+            let text =
+                std::str::from_utf8(content).map_err(|_| Error::failed(format!("{} is not UTF-8 text", self.path)))?;
             self.change(text).map(String::into_bytes)
         })?;
         Ok(plan)
@@ -309,7 +314,9 @@ mod tests {
 
     #[test]
     fn options_change_in_their_own_shape() {
-        let set = |section: &str, option: &str, value: &str| after(REPO, json!({"section": section, "option": option, "value": value}));
+        let set = |section: &str, option: &str, value: &str| {
+            after(REPO, json!({"section": section, "option": option, "value": value}))
+        };
         assert_eq!(set("main", "gpgcheck", "0"), REPO.replace("gpgcheck=1", "gpgcheck=0"));
         assert_eq!(set("main", "gpgcheck", "1"), REPO);
         assert_eq!(set("elrepo", "enabled", "0"), REPO.replace("enabled = 1", "enabled = 0"));
@@ -317,15 +324,16 @@ mod tests {
         assert_eq!(set("main", "obsoletes", "1"), REPO.replace("gpgcheck=1\n", "gpgcheck=1\nobsoletes = 1\n"));
         assert_eq!(set("new", "a", "b"), format!("{REPO}[new]\na = b\n"));
         assert_eq!(set("", "global", "1"), format!("# top\nglobal = 1\n{}", &REPO[6..]));
-        assert_eq!(after("[a]\nx=1", json!({"section": "b", "option": "y", "value": "z", "no_extra_spaces": true})), "[a]\nx=1\n\n[b]\ny=z\n");
+        assert_eq!(
+            after("[a]\nx=1", json!({"section": "b", "option": "y", "value": "z", "no_extra_spaces": true})),
+            "[a]\nx=1\n\n[b]\ny=z\n"
+        );
     }
 
     #[test]
     fn several_values() {
         let text = "[s]\nip=1\nip=2\nother=x\n";
-        let ask = |values: Value, exclusive: bool, state: &str| {
-            json!({"section": "s", "option": "ip", "values": values, "exclusive": exclusive, "state": state, "no_extra_spaces": true})
-        };
+        let ask = |values: Value, exclusive: bool, state: &str| json!({"section": "s", "option": "ip", "values": values, "exclusive": exclusive, "state": state, "no_extra_spaces": true});
         assert_eq!(after(text, ask(json!([2, 3]), true, "present")), "[s]\nip=3\nip=2\nother=x\n");
         assert_eq!(after(text, ask(json!([2]), true, "present")), "[s]\nip=2\nother=x\n");
         assert_eq!(after(text, ask(json!([2, 3]), false, "present")), "[s]\nip=1\nip=2\nother=x\nip=3\n");
@@ -335,7 +343,10 @@ mod tests {
 
     #[test]
     fn sections_go_and_options_without_value() {
-        assert_eq!(after(REPO, json!({"section": "main", "state": "absent"})), "# top\n[elrepo] # kernels\n; note\nenabled = 1\n#priority = 9\n\n");
+        assert_eq!(
+            after(REPO, json!({"section": "main", "state": "absent"})),
+            "# top\n[elrepo] # kernels\n; note\nenabled = 1\n#priority = 9\n\n"
+        );
         assert_eq!(after(REPO, json!({"section": "main"})), REPO);
         let bare = json!({"section": "m", "option": "skip-x", "allow_no_value": true});
         assert_eq!(after("[m]\n", bare.clone()), "[m]\nskip-x\n");

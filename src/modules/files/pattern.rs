@@ -145,9 +145,12 @@ impl Replacement {
                     Part::Numbered(behind.get(..used).and_then(|digits| digits.parse().ok()).unwrap_or(0))
                 }
                 'g' => {
-                    let inside = behind.get(1..).and_then(|text| text.strip_prefix('<')).and_then(|text| text.split_once('>'));
+                    let inside =
+                        behind.get(1..).and_then(|text| text.strip_prefix('<')).and_then(|text| text.split_once('>'));
                     let Some((name, _)) = inside else {
-                        return Err(wrong("`\\g` must be followed by a group in angle brackets, such as `\\g<1>`".into()));
+                        return Err(wrong(
+                            "`\\g` must be followed by a group in angle brackets, such as `\\g<1>`".into(),
+                        ));
                     };
                     used = name.len() + 3;
                     name.parse().map_or_else(|_| Part::Named(name.to_string()), Part::Numbered)
@@ -157,7 +160,9 @@ impl Replacement {
                 'r' => Part::Literal(b"\r".to_vec()),
                 '\\' => Part::Literal(b"\\".to_vec()),
                 c if c.is_ascii_alphanumeric() => {
-                    return Err(wrong(format!("`\\{c}` means nothing in a replacement; a backslash itself is written twice")));
+                    return Err(wrong(format!(
+                        "`\\{c}` means nothing in a replacement; a backslash itself is written twice"
+                    )));
                 }
                 c => Part::Literal(format!("\\{c}").into_bytes()),
             };
@@ -224,7 +229,10 @@ mod tests {
     #[test]
     fn what_is_not_supported_says_so() {
         let error = compile("regexp", "(?!x)a").unwrap_err();
-        assert!(error.message.contains("`regexp`: `(?!x)a` is not a regular expression that works here: look-around"), "{error}");
+        assert!(
+            error.message.contains("`regexp`: `(?!x)a` is not a regular expression that works here: look-around"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -67,7 +67,8 @@ impl Replace {
         let replacement = Replacement::parse("replace", &self.replace, &pattern)?;
         let Some((from, to)) = self.section(content)? else { return Ok(None) };
         let part = |from: usize, to: usize| content.get(from..to).unwrap_or_default();
-        let changed = pattern.replace_all(part(from, to), |found: &regex::bytes::Captures<'_>| replacement.expand(found));
+        let changed =
+            pattern.replace_all(part(from, to), |found: &regex::bytes::Captures<'_>| replacement.expand(found));
         Ok(Some([part(0, from), &changed, part(to, content.len())].concat()))
     }
 }
@@ -84,9 +85,8 @@ impl Module for Replace {
             validate: self.validate.as_deref(),
             backup: self.backup.0,
         };
-        let content = host
-            .read(&self.path)?
-            .ok_or_else(|| Error::failed(format!("the file {} does not exist", self.path)))?;
+        let content =
+            host.read(&self.path)?.ok_or_else(|| Error::failed(format!("the file {} does not exist", self.path)))?;
         let changed = match self.change(&content)? {
             Some(changed) => changed,
             None => {
@@ -133,7 +133,9 @@ mod tests {
     #[test]
     fn a_missing_file_and_a_wrong_group() {
         let m = machine(&[("/f", "x")]);
-        assert!(plan(&m, "replace", json!({"path": "/g", "regexp": "x"})).unwrap_err().message.contains("does not exist"));
+        assert!(
+            plan(&m, "replace", json!({"path": "/g", "regexp": "x"})).unwrap_err().message.contains("does not exist")
+        );
         assert!(plan(&m, "replace", json!({"path": "/f", "regexp": "x", "replace": r"\1"})).is_err());
     }
 }

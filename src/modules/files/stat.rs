@@ -91,7 +91,10 @@ mod tests {
         assert_eq!(file["checksum"], "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!((&file["pw_name"], &file["gr_name"]), (&json!("root"), &json!("0")));
         let link = stat("/etc/l", false);
-        assert_eq!((&link["islnk"], &link["lnk_target"], &link["lnk_source"]), (&json!(true), &json!("a"), &json!("/etc/a")));
+        assert_eq!(
+            (&link["islnk"], &link["lnk_target"], &link["lnk_source"]),
+            (&json!(true), &json!("a"), &json!("/etc/a"))
+        );
         assert_eq!(stat("/etc/none", false), json!({"exists": false}));
         assert_eq!(stat("/etc", false)["isdir"], true);
     }

@@ -59,8 +59,10 @@ impl Module for TempFile {
         }
         let mut number = 0;
         let path = loop {
-            let hash = format!("{:x}", Sha256::digest(format!("{}\0{}\0{}\0{number}", self.path, self.prefix, self.suffix)));
-            let path = join(&self.path, &format!("{}{}{}", self.prefix, hash.get(..8).unwrap_or_default(), self.suffix));
+            let hash =
+                format!("{:x}", Sha256::digest(format!("{}\0{}\0{}\0{number}", self.path, self.prefix, self.suffix)));
+            let path =
+                join(&self.path, &format!("{}{}{}", self.prefix, hash.get(..8).unwrap_or_default(), self.suffix));
             if host.lstat(&path)?.is_none() {
                 break path;
             }
