@@ -129,6 +129,7 @@ fn schema<T: JsonSchema>() -> Schema {
 }
 
 /// All modules, one line each.
+pub static TABLE: &[Entry] = &[on_machine::<files::copy::Copy>(), on_machine::<libvirt::domain::LibvirtDomain>()];
 #[rustfmt::skip] // one line each, also when there are few: branches that add modules merge by line
 pub static TABLE: &[Entry] = &[
     on_machine::<files::authorized_key::AuthorizedKey>(),
