@@ -129,9 +129,9 @@ fn schema<T: JsonSchema>() -> Schema {
 }
 
 /// All modules, one line each.
-pub static TABLE: &[Entry] = &[on_machine::<files::copy::Copy>(), on_machine::<libvirt::domain::LibvirtDomain>()];
 #[rustfmt::skip] // one line each, also when there are few: branches that add modules merge by line
 pub static TABLE: &[Entry] = &[
+    on_machine::<libvirt::domain::LibvirtDomain>(),
     on_machine::<files::authorized_key::AuthorizedKey>(),
     on_machine::<files::blockinfile::BlockInFile>(),
     on_machine::<boot::kernel_cmdline::KernelCmdline>(),
