@@ -131,9 +131,21 @@ fn schema<T: JsonSchema>() -> Schema {
 /// All modules, one line each.
 #[rustfmt::skip] // one line each, also when there are few: branches that add modules merge by line
 pub static TABLE: &[Entry] = &[
+    on_machine::<libvirt::domain::LibvirtDomain>(),
+    on_machine::<files::authorized_key::AuthorizedKey>(),
+    on_machine::<files::blockinfile::BlockInFile>(),
     on_machine::<boot::kernel_cmdline::KernelCmdline>(),
     on_machine::<vfio::bind::VfioBind>(),
     on_machine::<files::copy::Copy>(),
+    on_machine::<files::file::File>(),
+    on_machine::<files::get_url::GetUrl>(),
+    on_machine::<files::ini_file::IniFile>(),
+    on_machine::<files::lineinfile::LineInFile>(),
+    on_machine::<files::replace::Replace>(),
+    on_machine::<files::slurp::Slurp>(),
+    on_machine::<files::stat::Stat>(),
+    on_machine::<files::tempfile::TempFile>(),
+    on_controller::<files::template::Template>(),
     on_controller::<control::play::Assert>(),
     on_controller::<control::play::Debug>(),
     on_controller::<control::play::Fail>(),
