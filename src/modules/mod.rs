@@ -131,6 +131,7 @@ fn schema<T: JsonSchema>() -> Schema {
 /// All modules, one line each.
 #[rustfmt::skip] // one line each, also when there are few: branches that add modules merge by line
 pub static TABLE: &[Entry] = &[
+    on_machine::<libvirt::domain::LibvirtDomain>(),
     on_machine::<files::authorized_key::AuthorizedKey>(),
     on_machine::<files::blockinfile::BlockInFile>(),
     on_machine::<boot::kernel_cmdline::KernelCmdline>(),
