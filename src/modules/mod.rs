@@ -102,7 +102,10 @@ fn schema<T: JsonSchema>() -> Schema {
 /// All modules, one line each.
 pub static TABLE: &[Entry] = &[
     on_machine::<files::copy::Copy>(),
+    on_machine::<packages::apt_repository::AptRepository>(),
     on_machine::<packages::package::Package>(),
+    on_machine::<packages::rpm_key::RpmKey>(),
+    on_machine::<packages::yum_repository::YumRepository>(),
     on_machine::<system::group::Group>(),
     on_machine::<system::hostname::Hostname>(),
     on_machine::<system::kernel_module::Modprobe>(),
