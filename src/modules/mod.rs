@@ -100,7 +100,8 @@ fn schema<T: JsonSchema>() -> Schema {
 }
 
 /// All modules, one line each.
-pub static TABLE: &[Entry] = &[on_machine::<files::copy::Copy>(), on_machine::<vfio::bind::VfioBind>()];
+pub static TABLE: &[Entry] =
+    &[on_machine::<files::copy::Copy>(), on_machine::<network::bridge::Bridge>(), on_machine::<vfio::bind::VfioBind>()];
 
 /// A module by its short name, an alias, or its full name in Ansible (`ansible.builtin.copy`, `ansible.posix.sysctl`,
 /// `community.general.ini_file`, `community.libvirt.virt_net` is not one of ours).
