@@ -7,4 +7,5 @@ pub mod diag;
 pub mod facts;
 pub mod host;
 pub mod modules;
+pub mod playbook;
 pub mod yaml;
