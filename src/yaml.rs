@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::diag::{Diagnostic, Source, Span};
 
-pub use scalar::plain;
+pub use scalar::{plain, truth};
 
 /// A value and its place.
 #[derive(Clone, Debug, PartialEq)]

@@ -93,10 +93,11 @@ fn is_linked(host: &dyn Host, place: &str, name: &str, file: &str) -> Result<boo
     for entry in host.list(place)? {
         let path = format!("{place}/{entry}");
         match host.lstat(&path)? {
-            Some(Stat { kind: FileKind::Folder, .. }) if entry.ends_with(".wants") || entry.ends_with(".requires") => {
-                if host.lstat(&format!("{path}/{name}"))?.is_some() {
-                    return Ok(true);
-                }
+            Some(Stat { kind: FileKind::Folder, .. })
+                if (entry.ends_with(".wants") || entry.ends_with(".requires"))
+                    && host.lstat(&format!("{path}/{name}"))?.is_some() =>
+            {
+                return Ok(true);
             }
             Some(Stat { kind: FileKind::Link, .. }) if entry != name && path != file => {
                 let target = host.read_link(&path)?.unwrap_or_default();
