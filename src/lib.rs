@@ -6,3 +6,4 @@ pub mod change;
 pub mod diag;
 pub mod host;
 pub mod modules;
+pub mod template;
