@@ -4,6 +4,9 @@
 
 pub mod change;
 pub mod diag;
+pub mod facts;
 pub mod host;
 pub mod modules;
 pub mod template;
+pub mod playbook;
+pub mod yaml;

@@ -2,6 +2,8 @@
 
 pub mod action;
 pub mod diff;
+pub mod executor;
+pub mod failpoint;
 
 pub use action::{Action, Content, Effect, Op, Plan, Run};
 pub use diff::Diff;

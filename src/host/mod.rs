@@ -6,14 +6,19 @@
 
 pub mod accounts;
 pub mod error;
+pub mod folder;
+pub mod live;
 pub mod model;
 pub mod os;
 pub mod overlay;
 mod reboot;
+pub mod version;
 
 use serde::{Deserialize, Serialize};
 
 pub use error::{Error, Result};
+pub use folder::Folder;
+pub use live::Live;
 pub use model::{Body, Machine, Model};
 pub use os::{Family, Os};
 pub use overlay::{Empty, Overlay};
@@ -138,6 +143,11 @@ pub trait Host {
     fn raw_read(&self, path: &str) -> Result<Vec<u8>>;
     /// The names in the folder at this path, sorted.
     fn raw_list(&self, path: &str) -> Result<Vec<String>>;
+    /// What is in the regular file at this path, as far as a written-down machine knows it; a copy takes this, so that
+    /// a file that was only foreseen can be copied too.
+    fn raw_body(&self, path: &str) -> Result<Body> {
+        self.raw_read(path).map(Body::Bytes)
+    }
     /// Hex SHA-256 of the regular file at this path, without holding it in memory.
     fn raw_sha256(&self, path: &str) -> Result<String>;
 
@@ -157,6 +167,11 @@ pub trait Host {
     /// The address of the controller's end of the control connection, where the machine is reached over a network.
     fn control_peer(&self) -> Option<String> {
         None
+    }
+    /// The IOMMU groups (PCI address to number) that this machine would show if it booted with its IOMMU turned on. Only
+    /// a recorded machine knows that before; a live one tells after the reboot.
+    fn groups_with_iommu(&self) -> std::collections::BTreeMap<String, u32> {
+        std::collections::BTreeMap::new()
     }
     /// Is this a recorded machine (a folder)? Only for words that people read, never for deciding what to do.
     fn is_recorded(&self) -> bool {
@@ -240,6 +255,68 @@ pub trait Host {
         os::detect(self)
     }
 }
+
+/// A machine behind a pointer is that machine.
+macro_rules! machine_behind {
+    ($pointer:ty) => {
+        impl<H: Host + ?Sized> Host for $pointer {
+            fn raw_lstat(&self, path: &str) -> Result<Option<Stat>> {
+                (**self).raw_lstat(path)
+            }
+            fn raw_read_link(&self, path: &str) -> Result<String> {
+                (**self).raw_read_link(path)
+            }
+            fn raw_read(&self, path: &str) -> Result<Vec<u8>> {
+                (**self).raw_read(path)
+            }
+            fn raw_list(&self, path: &str) -> Result<Vec<String>> {
+                (**self).raw_list(path)
+            }
+            fn raw_body(&self, path: &str) -> Result<Body> {
+                (**self).raw_body(path)
+            }
+            fn raw_sha256(&self, path: &str) -> Result<String> {
+                (**self).raw_sha256(path)
+            }
+            fn package(&self, name: &str) -> Result<Option<Package>> {
+                (**self).package(name)
+            }
+            fn available(&self, name: &str) -> Result<Option<Available>> {
+                (**self).available(name)
+            }
+            fn unit(&self, name: &str) -> Result<Unit> {
+                (**self).unit(name)
+            }
+            fn virt(&self, kind: VirtKind, name: &str) -> Result<Option<Virt>> {
+                (**self).virt(kind, name)
+            }
+            fn virt_names(&self, kind: VirtKind) -> Result<Vec<String>> {
+                (**self).virt_names(kind)
+            }
+            fn query(&self, argv: &[&str]) -> Result<Option<Output>> {
+                (**self).query(argv)
+            }
+            fn control_peer(&self) -> Option<String> {
+                (**self).control_peer()
+            }
+            fn groups_with_iommu(&self) -> std::collections::BTreeMap<String, u32> {
+                (**self).groups_with_iommu()
+            }
+            fn is_recorded(&self) -> bool {
+                (**self).is_recorded()
+            }
+            fn user(&self, name: &str) -> Result<Option<accounts::User>> {
+                (**self).user(name)
+            }
+            fn group(&self, name: &str) -> Result<Option<accounts::Group>> {
+                (**self).group(name)
+            }
+        }
+    };
+}
+
+machine_behind!(&H);
+machine_behind!(Box<H>);
 
 /// As many links as the kernel follows in one path (`MAXSYMLINKS`, path_resolution(7)).
 const MAX_LINKS: usize = 40;

@@ -3,6 +3,8 @@
 //! The overlay of a dry run and the folder of a sandbox are such machines; both do actions through [`predict`], so that
 //! what a plan foresees and what a sandbox becomes cannot differ.
 
+use sha2::{Digest, Sha256};
+
 use super::{Error, FileKind, Host, Package, Result, Unit, Virt, VirtKind, accounts};
 use crate::change::{Content, Effect, Op};
 
@@ -20,6 +22,29 @@ pub enum Body {
         /// Hex SHA-256 where known.
         sha256: Option<String>,
     },
+}
+
+impl Body {
+    /// The bytes, where they are known.
+    pub fn into_bytes(self, path: &str) -> Result<Vec<u8>> {
+        match self {
+            Body::Bytes(bytes) => Ok(bytes),
+            Body::Unknown(because) => Err(Error::unknown(path, because)),
+            Body::Fetched { url, .. } => Err(Error::unknown(path, format!("it is fetched from {url}"))),
+        }
+    }
+
+    /// Hex SHA-256, where it is known.
+    pub fn sha256(&self, path: &str) -> Result<String> {
+        match self {
+            Body::Bytes(bytes) => Ok(format!("{:x}", Sha256::digest(bytes))),
+            Body::Fetched { sha256: Some(sha256), .. } => Ok(sha256.clone()),
+            Body::Fetched { url, .. } => {
+                Err(Error::unknown(format!("the hash of {path}"), format!("it is fetched from {url}")))
+            }
+            Body::Unknown(because) => Err(Error::unknown(format!("the hash of {path}"), because)),
+        }
+    }
 }
 
 /// Owner and permission bits.
@@ -72,6 +97,7 @@ pub fn predict(model: &dyn Model, op: &Op) -> Result<()> {
                 Content::CopyOf(source) => model.body(&model.real_path(source)?)?,
             };
             need_parent(model, &path)?;
+            need_no_folder(model, &path)?;
             model.put_file(&path, body, attributes)
         }
         Op::SetAttributes { path, mode, owner, group } => {
@@ -85,18 +111,23 @@ pub fn predict(model: &dyn Model, op: &Op) -> Result<()> {
         Op::MakeFolder { path, mode, owner, group } => {
             let path = model.real_path(path)?;
             need_parent(model, &path)?;
+            if model.raw_lstat(&path)?.is_some_and(|stat| stat.kind != FileKind::Folder) {
+                return Err(Error::failed(format!("{path} is there and is not a folder")));
+            }
             let attributes = attributes(model, &path, NEW_FOLDER, *mode, owner.as_deref(), group.as_deref())?;
             model.put_folder(&path, attributes)
         }
         Op::Link { path, target } => {
             let path = in_real_parent(model, path)?;
             need_parent(model, &path)?;
+            need_no_folder(model, &path)?;
             model.put_link(&path, target)
         }
         Op::Remove { path } => model.remove(&in_real_parent(model, path)?),
         Op::Download { url, path, sha256, mode } => {
             let path = model.real_path(path)?;
             need_parent(model, &path)?;
+            need_no_folder(model, &path)?;
             let attributes = attributes(model, &path, NEW_FILE, *mode, None, None)?;
             model.put_file(&path, Body::Fetched { url: url.clone(), sha256: sha256.clone() }, attributes)
         }
@@ -152,6 +183,14 @@ fn need_parent(model: &dyn Model, path: &str) -> Result<()> {
     }
 }
 
+/// rename(2) does not put a file or a link where a folder is.
+fn need_no_folder(model: &dyn Model, path: &str) -> Result<()> {
+    match model.raw_lstat(path)? {
+        Some(stat) if stat.kind == FileKind::Folder => Err(Error::failed(format!("{path} is a folder"))),
+        _ => Ok(()),
+    }
+}
+
 fn make_folders(model: &dyn Model, path: &str) -> Result<()> {
     if path == "/" {
         return Ok(());
@@ -191,6 +230,7 @@ fn apply_effect(model: &dyn Model, effect: &Effect, by: &str) -> Result<()> {
         Effect::File { path, content, mode } => {
             let path = model.real_path(path)?;
             make_folders(model, parent_of(&path))?;
+            need_no_folder(model, &path)?;
             let attributes = attributes(model, &path, NEW_FILE, *mode, None, None)?;
             let body = match content {
                 Some(content) => Body::Bytes(content.clone().into_bytes()),
@@ -202,7 +242,9 @@ fn apply_effect(model: &dyn Model, effect: &Effect, by: &str) -> Result<()> {
         Effect::Link { path, target } => {
             let parent = model.real_path(parent_of(path.trim_end_matches('/')))?;
             make_folders(model, &parent)?;
-            model.put_link(&in_real_parent(model, path)?, target)
+            let path = in_real_parent(model, path)?;
+            need_no_folder(model, &path)?;
+            model.put_link(&path, target)
         }
         Effect::Gone { path } => model.remove(&in_real_parent(model, path)?),
         Effect::Virt { kind, name, state } => model.put_virt(*kind, name, state.clone()),
@@ -246,6 +288,11 @@ pub trait Machine: Host {
     /// # Errors
     /// What was tried, what came back and, where one is known, what to do. Nothing is half-changed then.
     fn perform(&self, op: &Op, progress: &mut dyn FnMut(&str)) -> Result<Option<super::Output>>;
+    /// The real folder for this program's own records about the machine (`/var/lib/vfio-provision` there); `None` where
+    /// nothing may be written.
+    fn state_folder(&self) -> Option<std::path::PathBuf> {
+        None
+    }
 }
 
 impl<H: Host> Machine for super::Overlay<H> {

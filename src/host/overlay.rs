@@ -3,15 +3,13 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use sha2::{Digest, Sha256};
-
 use super::accounts::{Group, User};
 use super::model::{Attributes, Body, Model};
 use super::{Available, Error, FileKind, Host, Output, Package, Result, Stat, Unit, Virt, VirtKind};
 
 /// What actions have made of one path.
 #[derive(Clone, Debug)]
-enum Node {
+pub(super) enum Node {
     Gone,
     File(Body, Attributes),
     /// `fresh`: what the machine below has in it is not seen any more.
@@ -25,11 +23,11 @@ enum Node {
 }
 
 #[derive(Default)]
-struct State {
-    nodes: BTreeMap<String, Node>,
-    packages: BTreeMap<String, Option<Package>>,
-    units: BTreeMap<String, Unit>,
-    virts: BTreeMap<(VirtKind, String), Option<Virt>>,
+pub(super) struct State {
+    pub(super) nodes: BTreeMap<String, Node>,
+    pub(super) packages: BTreeMap<String, Option<Package>>,
+    pub(super) units: BTreeMap<String, Unit>,
+    pub(super) virts: BTreeMap<(VirtKind, String), Option<Virt>>,
 }
 
 /// A machine below, and on top of it what planned actions would have done.
@@ -52,6 +50,11 @@ impl<H: Host> Overlay<H> {
     /// Forgets everything that was foreseen.
     pub fn reset(&self) {
         *self.state.borrow_mut() = State::default();
+    }
+
+    /// All that was foreseen, for who writes it down.
+    pub(super) fn into_state(self) -> State {
+        self.state.into_inner()
     }
 
     fn node(&self, path: &str) -> Option<Node> {
@@ -81,11 +84,11 @@ fn stat(kind: FileKind, attributes: Attributes, size: u64) -> Stat {
     Stat { kind, mode: attributes.mode, uid: attributes.uid, gid: attributes.gid, size, mtime: 0 }
 }
 
-fn absent(path: &str) -> Error {
+pub(super) fn absent(path: &str) -> Error {
     Error::failed(format!("{path} does not exist"))
 }
 
-fn unit_name(name: &str) -> String {
+pub(super) fn unit_name(name: &str) -> String {
     if name.rsplit_once('.').is_some() { name.to_string() } else { format!("{name}.service") }
 }
 
@@ -117,11 +120,15 @@ impl<H: Host> Host for Overlay<H> {
     }
 
     fn raw_read(&self, path: &str) -> Result<Vec<u8>> {
-        match self.body(path)? {
-            Body::Bytes(bytes) => Ok(bytes),
-            Body::Unknown(because) => Err(Error::unknown(path, because)),
-            Body::Fetched { url, .. } => Err(Error::unknown(path, format!("it is fetched from {url}"))),
+        match self.node(path) {
+            Some(Node::File(body, _)) => body.into_bytes(path),
+            None | Some(Node::Attributes(_)) if !self.hidden(path) => self.below.raw_read(path),
+            _ => Err(absent(path)),
         }
+    }
+
+    fn raw_body(&self, path: &str) -> Result<Body> {
+        self.body(path)
     }
 
     fn raw_list(&self, path: &str) -> Result<Vec<String>> {
@@ -134,7 +141,7 @@ impl<H: Host> Host for Overlay<H> {
         let state = self.state.borrow();
         for (child, node) in state.nodes.range(prefix.clone()..).take_while(|(child, _)| child.starts_with(&prefix)) {
             let name = &child[prefix.len()..];
-            if name.contains('/') {
+            if name.is_empty() || name.contains('/') {
                 continue;
             }
             match node {
@@ -147,12 +154,7 @@ impl<H: Host> Host for Overlay<H> {
 
     fn raw_sha256(&self, path: &str) -> Result<String> {
         match self.node(path) {
-            Some(Node::File(Body::Bytes(bytes), _)) => Ok(format!("{:x}", Sha256::digest(bytes))),
-            Some(Node::File(Body::Fetched { sha256: Some(sha256), .. }, _)) => Ok(sha256),
-            Some(Node::File(Body::Fetched { url, .. }, _)) => {
-                Err(Error::unknown(format!("the hash of {path}"), format!("it is fetched from {url}")))
-            }
-            Some(Node::File(Body::Unknown(because), _)) => Err(Error::unknown(format!("the hash of {path}"), because)),
+            Some(Node::File(body, _)) => body.sha256(path),
             None | Some(Node::Attributes(_)) if !self.hidden(path) => self.below.raw_sha256(path),
             _ => Err(absent(path)),
         }
@@ -199,6 +201,10 @@ impl<H: Host> Host for Overlay<H> {
         self.below.control_peer()
     }
 
+    fn groups_with_iommu(&self) -> BTreeMap<String, u32> {
+        self.below.groups_with_iommu()
+    }
+
     fn is_recorded(&self) -> bool {
         self.below.is_recorded()
     }
@@ -228,7 +234,8 @@ impl<H: Host> Model for Overlay<H> {
     }
 
     fn put_folder(&self, path: &str, attributes: Attributes) -> Result<()> {
-        let fresh = self.raw_lstat(path)?.is_none();
+        let fresh =
+            matches!(self.node(path), Some(Node::Folder { fresh: true, .. })) || self.raw_lstat(path)?.is_none();
         self.state.borrow_mut().nodes.insert(path.to_string(), Node::Folder { attributes, fresh });
         Ok(())
     }
@@ -263,7 +270,7 @@ impl<H: Host> Model for Overlay<H> {
     fn body(&self, path: &str) -> Result<Body> {
         match self.node(path) {
             Some(Node::File(body, _)) => Ok(body),
-            None | Some(Node::Attributes(_)) if !self.hidden(path) => self.below.raw_read(path).map(Body::Bytes),
+            None | Some(Node::Attributes(_)) if !self.hidden(path) => self.below.raw_body(path),
             _ => Err(absent(path)),
         }
     }
@@ -443,5 +450,17 @@ mod tests {
         let over = machine(&[("/etc/a", "-> /etc/b"), ("/etc/b", "-> a"), ("/up", "-> ../../../etc"), ("/etc/c", "x")]);
         assert!(over.read("/etc/a").is_err());
         assert_eq!(over.read_text("/up/c").unwrap().as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn a_folder_made_anew_stays_empty_and_the_root_lists_no_nameless_child() {
+        let over = Overlay::new(machine(&[("/srv/x/y", "z\n")]));
+        let folder = |path: &str| Op::MakeFolder { path: path.into(), mode: Some(0o700), owner: None, group: None };
+        predict(&over, &Op::Remove { path: "/srv/x".into() }).unwrap();
+        for op in [folder("/srv/x"), folder("/srv/x"), folder("/")] {
+            predict(&over, &op).unwrap();
+        }
+        assert_eq!(over.list("/srv/x").unwrap(), Vec::<String>::new());
+        assert_eq!(over.list("/").unwrap(), ["srv"]);
     }
 }

@@ -39,12 +39,28 @@ pub trait Module: DeserializeOwned + JsonSchema + 'static {
     fn plan(&self, host: &dyn Host) -> Result<Plan>;
 }
 
+/// A module that runs on the controller: parameters that `run/` knows what to do with.
+pub trait Control: DeserializeOwned + JsonSchema + 'static {
+    /// The name in playbooks.
+    const NAME: &'static str;
+    /// One line, without a full stop.
+    const SUMMARY: &'static str;
+    /// The parameter that a bare string stands for (`meta: flush_handlers`).
+    const FREE_FORM: Option<&'static str> = None;
+}
+
 /// Where a module runs.
 pub enum Side {
     /// On the machine, through the agent: parameters in, plan out.
     Machine(fn(Value, &dyn Host) -> Result<Plan>),
     /// On the controller, in `run/`: it is about the play, not about a machine.
     Controller,
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Entry({})", self.name)
+    }
 }
 
 /// One row of the table.
@@ -95,12 +111,61 @@ const fn on_machine<M: Module>() -> Entry {
     }
 }
 
+const fn on_controller<C: Control>() -> Entry {
+    Entry {
+        name: C::NAME,
+        aliases: &[],
+        summary: C::SUMMARY,
+        free_form: C::FREE_FORM,
+        secret: &[],
+        schema: schema::<C>,
+        check: check::<C>,
+        side: Side::Controller,
+    }
+}
+
 fn schema<T: JsonSchema>() -> Schema {
     schemars::schema_for!(T)
 }
 
 /// All modules, one line each.
-pub static TABLE: &[Entry] = &[on_machine::<files::copy::Copy>()];
+#[rustfmt::skip] // one line each, also when there are few: branches that add modules merge by line
+pub static TABLE: &[Entry] = &[
+    on_machine::<libvirt::domain::LibvirtDomain>(),
+    on_machine::<files::authorized_key::AuthorizedKey>(),
+    on_machine::<files::blockinfile::BlockInFile>(),
+    on_machine::<boot::kernel_cmdline::KernelCmdline>(),
+    on_machine::<vfio::bind::VfioBind>(),
+    on_machine::<files::copy::Copy>(),
+    on_machine::<files::file::File>(),
+    on_machine::<files::get_url::GetUrl>(),
+    on_machine::<files::ini_file::IniFile>(),
+    on_machine::<files::lineinfile::LineInFile>(),
+    on_machine::<files::replace::Replace>(),
+    on_machine::<files::slurp::Slurp>(),
+    on_machine::<files::stat::Stat>(),
+    on_machine::<files::tempfile::TempFile>(),
+    on_controller::<files::template::Template>(),
+    on_controller::<control::play::Assert>(),
+    on_controller::<control::play::Debug>(),
+    on_controller::<control::play::Fail>(),
+    on_controller::<control::play::ImportPlaybook>(),
+    on_controller::<control::play::ImportRole>(),
+    on_controller::<control::play::ImportTasks>(),
+    on_controller::<control::play::IncludeRole>(),
+    on_controller::<control::play::IncludeTasks>(),
+    on_controller::<control::play::IncludeVars>(),
+    on_controller::<control::play::Meta>(),
+    on_controller::<control::play::SetFact>(),
+    on_machine::<packages::package::Package>(),
+    on_machine::<system::group::Group>(),
+    on_machine::<system::hostname::Hostname>(),
+    on_machine::<system::kernel_module::Modprobe>(),
+    on_machine::<system::sefcontext::Sefcontext>(),
+    on_machine::<system::service::Service>(),
+    on_machine::<system::sysctl::Sysctl>(),
+    on_machine::<system::user::User>(),
+];
 
 /// A module by its short name, an alias, or its full name in Ansible (`ansible.builtin.copy`, `ansible.posix.sysctl`,
 /// `community.general.ini_file`, `community.libvirt.virt_net` is not one of ours).

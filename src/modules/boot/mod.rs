@@ -1,1 +1,13 @@
-//! boot
+//! Kernel, kernel command line, initramfs, and the boot loaders that hold them together.
+
+pub mod argument;
+pub mod bls;
+pub mod cmdline;
+pub mod grub_cfg;
+pub mod grub_default;
+pub mod grubenv;
+pub mod kernel_cmdline;
+pub mod loader;
+#[cfg(test)]
+mod samples;
+pub mod template;

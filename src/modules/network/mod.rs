@@ -1,1 +1,5 @@
-//! network
+//! Networking.
+
+pub mod link;
+pub mod marks;
+pub mod place;

@@ -1,0 +1,103 @@
+//! What libvirt has, through `virsh`: the same words as the person at the machine would use.
+
+use std::collections::BTreeSet;
+
+use super::Live;
+use crate::host::{Host, Output, Result, Virt, VirtKind};
+
+/// All names of a kind, and which of them run and start with the host.
+#[derive(Clone, Default)]
+pub struct Listing {
+    pub names: BTreeSet<String>,
+    active: BTreeSet<String>,
+    autostart: BTreeSet<String>,
+}
+
+struct Words {
+    list: &'static str,
+    dump: &'static [&'static str],
+    option: &'static str,
+    /// In which column of the table the name is, for a virsh that knows no `--name` here.
+    column: usize,
+}
+
+fn words(kind: VirtKind) -> Words {
+    match kind {
+        VirtKind::Domain => {
+            Words { list: "list", dump: &["dumpxml", "--inactive", "--security-info"], option: "--domain", column: 1 }
+        }
+        VirtKind::Network => {
+            Words { list: "net-list", dump: &["net-dumpxml", "--inactive"], option: "--network", column: 0 }
+        }
+        VirtKind::Pool => {
+            Words { list: "pool-list", dump: &["pool-dumpxml", "--inactive"], option: "--pool", column: 0 }
+        }
+    }
+}
+
+fn virsh(host: &Live, arguments: &[&str]) -> Result<Option<Output>> {
+    // The person's own choice of a hypervisor counts; without one it is the system's.
+    let chosen = std::env::var("LIBVIRT_DEFAULT_URI").ok().filter(|uri| !uri.is_empty());
+    let uri = chosen.as_deref().unwrap_or("qemu:///system");
+    let argv: Vec<&str> = ["virsh", "-q", "-c", uri].iter().chain(arguments).copied().collect();
+    Ok(host.query(&argv)?.filter(|output| output.code == 0))
+}
+
+fn names(host: &Live, words: &Words, filter: &str) -> Result<Option<BTreeSet<String>>> {
+    let mut arguments: Vec<&str> = [words.list, "--name"].into();
+    let mut table: Vec<&str> = [words.list].into();
+    if !filter.is_empty() {
+        for part in filter.split(' ') {
+            arguments.push(part);
+            table.push(part);
+        }
+    }
+    if let Some(output) = virsh(host, &arguments)? {
+        return Ok(Some(output.stdout.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_string).collect()));
+    }
+    Ok(virsh(host, &table)?.map(|output| from_table(&output.stdout, words.column)))
+}
+
+/// Names in the table that `-q` prints: without headings, columns separated by spaces.
+fn from_table(text: &str, column: usize) -> BTreeSet<String> {
+    text.lines().filter_map(|line| line.split_whitespace().nth(column)).map(str::to_string).collect()
+}
+
+/// Lists a kind; empty where virsh or the daemon is not there.
+pub fn list(host: &Live, kind: VirtKind) -> Result<Listing> {
+    let words = words(kind);
+    let Some(names_) = names(host, &words, "--all")? else { return Ok(Listing::default()) };
+    if names_.is_empty() {
+        return Ok(Listing::default());
+    }
+    Ok(Listing {
+        names: names_,
+        active: names(host, &words, "")?.unwrap_or_default(),
+        autostart: names(host, &words, "--all --autostart")?.unwrap_or_default(),
+    })
+}
+
+/// One domain, network or pool.
+pub fn one(host: &Live, listing: &Listing, kind: VirtKind, name: &str) -> Result<Option<Virt>> {
+    if !listing.names.contains(name) {
+        return Ok(None);
+    }
+    let words = words(kind);
+    let arguments: Vec<&str> = words.dump.iter().copied().chain([words.option, name]).collect();
+    Ok(virsh(host, &arguments)?.map(|output| Virt {
+        xml: output.stdout,
+        active: listing.active.contains(name),
+        autostart: listing.autostart.contains(name),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_virsh_prints_a_table() {
+        let text = " default   active   yes\n images    inactive no\n\n";
+        assert_eq!(from_table(text, 0), ["default", "images"].map(String::from).into());
+    }
+}
