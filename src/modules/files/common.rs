@@ -261,6 +261,8 @@ pub fn lines(content: &[u8]) -> Vec<Vec<u8>> {
 
 /// A line without its end.
 pub fn bare(line: &[u8]) -> &[u8] {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    line.strip_suffix(b"\r").unwrap_or(line)
+    match line.strip_suffix(b"\n") {
+        Some(line) => line.strip_suffix(b"\r").unwrap_or(line),
+        None => line,
+    }
 }
