@@ -7,6 +7,7 @@ pub mod elrepo;
 pub mod grub_cfg;
 pub mod grub_default;
 pub mod grubenv;
+pub mod initramfs;
 pub mod kernel;
 pub mod kernel_cmdline;
 pub mod loader;
