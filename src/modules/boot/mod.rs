@@ -13,5 +13,5 @@ pub mod kernel_cmdline;
 pub mod loader;
 pub mod room;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 pub mod template;
