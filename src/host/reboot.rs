@@ -212,8 +212,9 @@ mod tests {
     fn el7() -> Machine {
         let env = grubenv::set("", "saved_entry", Some("0")).unwrap();
         let pci = |function: &str, class: &str, device: &str| {
-            [("class", class), ("vendor", "0x10de"), ("device", device), ("driver_override", "(null)")]
-                .map(|(name, text)| (format!("/sys/devices/pci0000:80/0000:82:00.{function}/{name}"), format!("{text}\n")))
+            [("class", class), ("vendor", "0x10de"), ("device", device), ("driver_override", "(null)")].map(
+                |(name, text)| (format!("/sys/devices/pci0000:80/0000:82:00.{function}/{name}"), format!("{text}\n")),
+            )
         };
         let mut files: Vec<(String, String)> = [
             ("/etc/os-release", os("centos", "7")),
