@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use sha2::{Digest, Sha256};
 
 use super::model::{self, Model};
-use super::{Error, FileKind, Host, Result, Unit, VirtKind};
+use super::{Error, FileKind, Result, Unit, VirtKind};
 use crate::change::{Effect, Op, Run};
 use crate::facts::{iommu, pci};
 use crate::modules::boot::loader::{self, Kind};
@@ -203,7 +203,7 @@ fn guests(model: &dyn Model) -> Result<()> {
 mod tests {
     use super::*;
     use crate::host::overlay::testing::{Machine, apply as run, machine, plan};
-    use crate::host::{Virt, overlay::Overlay};
+    use crate::host::{Host, Virt, overlay::Overlay};
     use crate::modules::boot::samples::{self, os};
     use serde_json::json;
 

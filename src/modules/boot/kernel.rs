@@ -185,13 +185,13 @@ impl Kernel {
             (None, None) => Ok(None),
             (Some(url), Some(_)) => {
                 let rpm = Rpm::from_url(url)?;
-                if let Some(minimum) = self.minimum.as_deref() {
-                    if compare_releases(&rpm.release(), minimum).is_lt() {
-                        return Err(Error::parameters(format!(
-                            "`url:` gives {}, older than `minimum: {minimum}`",
-                            rpm.release()
-                        )));
-                    }
+                if let Some(minimum) = self.minimum.as_deref()
+                    && compare_releases(&rpm.release(), minimum).is_lt()
+                {
+                    return Err(Error::parameters(format!(
+                        "`url:` gives {}, older than `minimum: {minimum}`",
+                        rpm.release()
+                    )));
                 }
                 Ok(Some(rpm))
             }
@@ -284,13 +284,11 @@ impl Kernel {
             return elrepo::release(host, &boot.os, self.release_url.as_deref());
         }
         let newest = packages::candidate(host, name, &[repository])?;
-        if let (Some(newest), Some(minimum)) = (&newest, wish.minimum) {
-            if compare_releases(newest, minimum).is_lt() {
-                return Err(Error::failed(format!(
-                    "{repository} gives {name} {newest}, older than `minimum: {minimum}`"
-                ))
+        if let (Some(newest), Some(minimum)) = (&newest, wish.minimum)
+            && compare_releases(newest, minimum).is_lt()
+        {
+            return Err(Error::failed(format!("{repository} gives {name} {newest}, older than `minimum: {minimum}`"))
                 .hint("ask for less, or give `url:` with `sha256:`"));
-            }
         }
         let effects = match &newest {
             Some(version) => {
