@@ -169,6 +169,7 @@ pub static TABLE: &[Entry] = &[
     on_machine::<system::service::Service>(),
     on_machine::<system::sysctl::Sysctl>(),
     on_machine::<system::user::User>(),
+    on_machine::<boot::initramfs::Initramfs>(),
     on_machine::<boot::kernel::Kernel>(),
     on_machine::<boot::kernel_cmdline::KernelCmdline>(),
     on_machine::<vfio::bind::VfioBind>(),
