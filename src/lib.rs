@@ -8,5 +8,6 @@ pub mod facts;
 pub mod host;
 pub mod inventory;
 pub mod modules;
+pub mod template;
 pub mod playbook;
 pub mod yaml;
