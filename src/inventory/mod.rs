@@ -83,13 +83,10 @@ impl Inventory {
     /// All mistakes, each with its place.
     pub fn load(paths: &[PathBuf]) -> Result<Inventory, Vec<Diagnostic>> {
         let mut build = Builder::new();
-        let mut folders = Vec::new();
+        let mut folders: Vec<PathBuf> = Vec::new();
         for path in paths {
-            if let Some(folder) = load::read(path, &mut build) {
-                if !folders.contains(&folder) {
-                    folders.push(folder);
-                }
-            }
+            let folder = load::read(path, &mut build);
+            folders.extend(folder.filter(|folder| !folders.contains(folder)));
         }
         let (Parts { groups, hosts }, warnings) = build.finish()?;
         let members = |group: &Group| -> Value {
