@@ -129,10 +129,9 @@ fn schema<T: JsonSchema>() -> Schema {
 }
 
 /// All modules, one line each.
-pub static TABLE: &[Entry] =
-    &[on_machine::<files::copy::Copy>(), on_machine::<network::bridge::Bridge>(), on_machine::<vfio::bind::VfioBind>()];
 #[rustfmt::skip] // one line each, also when there are few: branches that add modules merge by line
 pub static TABLE: &[Entry] = &[
+    on_machine::<network::bridge::Bridge>(),
     on_machine::<libvirt::domain::LibvirtDomain>(),
     on_machine::<files::authorized_key::AuthorizedKey>(),
     on_machine::<files::blockinfile::BlockInFile>(),

@@ -46,11 +46,13 @@ const IFCFG: &str = "# by anaconda\nTYPE=\"Ethernet\"\nBOOTPROTO=\"static\"\nDEV
     HWADDR=0C:C4:7A:AA:BB:01\nUUID=1c8d\nIPADDR=192.168.1.10\nPREFIX=24\nGATEWAY=192.168.1.1\nDNS1=192.168.1.1";
 const PROFILE: &str = "[connection]\nid=lan\nuuid=1c8d\ntype=ethernet\nautoconnect=true\ninterface-name=eno1\n\n[ethernet]\n\n\
     [ipv4]\naddress1=192.168.1.10/24,192.168.1.1\ndns=192.168.1.1;\nmethod=manual\n\n[ipv6]\nmethod=auto\n";
-const NETPLAN: &str = "# cloud\nnetwork:\n    version: 2\n    ethernets:\n        eno1:\n            wakeonlan: true\n            \
+const NETPLAN: &str = "# cloud\nnetwork:\n    version: 2\n    ethernets:\n        eno1:\n            wakeonlan: \
+ true\n            \
     addresses:\n            - 192.168.1.10/24\n            routes:\n            -   to: default\n                via: 192.168.1.1\n            \
     nameservers: {addresses: [192.168.1.1]}\n        eno2:\n            dhcp4: true\n";
 const NETWORK: &str = "[Match]\nName=en*\n\n[Link]\nMTUBytes=9000\n\n[Network]\nDHCP=yes\n\n[DHCPv4]\nRouteMetric=50\n";
-const INTERFACES: &str = "source /etc/network/interfaces.d/*\n\nauto lo eno1\niface lo inet loopback\n\n# the lan\niface eno1 inet static\n    \
+const INTERFACES: &str = "source /etc/network/interfaces.d/*\n\nauto lo eno1\niface lo inet loopback\n\n# the \
+ lan\niface eno1 inet static\n    \
     address 192.168.1.10/24\n    gateway 192.168.1.1\n\niface eno2 inet dhcp\n";
 
 fn text(machine: &dyn Host, path: &str) -> String {
@@ -187,7 +189,8 @@ fn netplan_leaves_no_empty_mapping_and_knows_cards_by_mac() {
     apply(&machine, "bridge", json!({})).unwrap();
     let value: Value = serde_yaml::from_str(&text(&machine, path)).unwrap();
     assert_eq!(value, json!({"network": {"version": 2}}));
-    let matched = "network:\n  ethernets:\n    lan:\n      match: # by address\n        macaddress: \"0C:C4:7A:AA:BB:01\"\n      dhcp4: true\n  version: 2\n";
+    let matched = "network:\n  ethernets:\n    lan:\n      match: # by address\n        macaddress: \
+     \"0C:C4:7A:AA:BB:01\"\n      dhcp4: true\n  version: 2\n";
     let machine = with(UBUNTU, &[(path, matched)]);
     apply(&machine, "bridge", json!({})).unwrap();
     assert!(text(&machine, "/etc/netplan/90-vfio-provision-br0.yaml").contains("interfaces: [lan]\n"));
@@ -221,7 +224,8 @@ fn ifupdown_keeps_what_is_not_the_cards() {
     apply(&machine, "bridge", json!({})).unwrap();
     assert_eq!(
         text(&machine, ifupdown::MAIN),
-        "# BEGIN vfio-provision\n# bridge br0 port eno1 mac 0c:c4:7a:aa:bb:01\nauto lo\nauto br0\niface eno1 inet manual\n\
+        "# BEGIN vfio-provision\n# bridge br0 port eno1 mac 0c:c4:7a:aa:bb:01\nauto lo\nauto br0\niface eno1 \
+         inet manual\n\
          iface br0 inet static\n    address 192.168.1.10/24\n    gateway 192.168.1.1\n    bridge_ports eno1\n    bridge_stp off\n    \
          bridge_fd 0\n    bridge_hw 0c:c4:7a:aa:bb:01\n# END vfio-provision\n\
          source /etc/network/interfaces.d/*\n\n#vfio-provision# auto lo eno1\niface lo inet loopback\n\n# the lan\n\

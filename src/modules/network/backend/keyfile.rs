@@ -24,7 +24,7 @@ pub fn profiles(job: &Job) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     for name in job.host.list(FOLDER)? {
         let path = format!("{FOLDER}/{name}");
-        if job.host.read_text(&path)?.is_some_and(|text| super::is_own(&text)) {
+        if super::text_of(job.host, &path)?.is_some_and(|text| super::is_own(&text)) {
             continue;
         }
         let Some(text) = theirs(job, &path)? else { continue };

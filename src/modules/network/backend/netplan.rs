@@ -136,7 +136,7 @@ pub fn file_of(job: &Job) -> Result<Option<(String, String)>> {
     let mut last = None;
     for name in job.host.list(FOLDER)? {
         let path = format!("{FOLDER}/{name}");
-        if !name.ends_with(".yaml") || job.host.read_text(&path)?.is_some_and(|text| is_own(&text)) {
+        if !name.ends_with(".yaml") || super::text_of(job.host, &path)?.is_some_and(|text| is_own(&text)) {
             continue;
         }
         let Some(text) = theirs(job, &path)? else { continue };
@@ -197,7 +197,8 @@ pub fn files(job: &Job) -> Result<Vec<Wanted>> {
         None => return Err(job.nothing_to_keep(FOLDER)),
     }
     let mut body = format!(
-        "network:\n  version: 2\n  ethernets:\n    {id}:\n      dhcp4: false\n      dhcp6: false\n  bridges:\n    {}:\n      \
+        "network:\n  version: 2\n  ethernets:\n    {id}:\n      dhcp4: false\n      dhcp6: \
+         false\n  bridges:\n    {}:\n      \
          interfaces: [{id}]\n",
         job.name
     );

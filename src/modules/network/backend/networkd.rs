@@ -29,7 +29,7 @@ pub fn file_of(job: &Job) -> Result<Option<(String, String)>> {
         }
     }
     for path in by_name.into_values() {
-        let Some(text) = job.host.read_text(&path)? else { continue };
+        let Some(text) = super::text_of(job.host, &path)? else { continue };
         if !is_own(&text) && fits(job, &text) {
             return Ok(Some((path, text)));
         }
