@@ -473,6 +473,25 @@ fn qemu_of_a_user_may_use_it_only_when_asked() {
 }
 
 #[test]
+fn spanning_tree_keeps_the_delay_that_it_needs() {
+    for (os, path, content) in [
+        (EL7, "/etc/sysconfig/network-scripts/ifcfg-eno1", IFCFG),
+        (UBUNTU, "/etc/netplan/1.yaml", NETPLAN),
+        (ARCH, "/etc/systemd/network/20.network", NETWORK),
+        (DEBIAN, ifupdown::MAIN, INTERFACES),
+    ] {
+        let machine = with(os, &[(path, content)]);
+        package(&machine, "bridge-utils");
+        let diff = shown(&apply(&machine, "bridge", json!({"stp": true})).unwrap());
+        assert!(["STP=yes", "stp: true", "bridge_stp on"].iter().any(|line| diff.contains(line)), "{diff}");
+        assert!(
+            !["DELAY=0", "forward-delay: 0", "ForwardDelaySec=0", "bridge_fd"].iter().any(|line| diff.contains(line)),
+            "{diff}"
+        );
+    }
+}
+
+#[test]
 fn wrong_parameters() {
     let path = "/etc/sysconfig/network-scripts/ifcfg-eno1";
     let machine = with(EL7, &[(path, IFCFG)]);

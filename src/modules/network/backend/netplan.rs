@@ -205,7 +205,9 @@ pub fn files(job: &Job) -> Result<Vec<Wanted>> {
     if let Some(mac) = job.mac {
         let _ = writeln!(body, "      macaddress: \"{mac}\"");
     }
-    let _ = write!(body, "      parameters:\n        stp: {}\n        forward-delay: 0\n", job.stp);
+    // With spanning tree the kernel takes no delay below two seconds, so there it keeps its own.
+    let delay = if job.stp { "" } else { "        forward-delay: 0\n" };
+    let _ = write!(body, "      parameters:\n        stp: {}\n{delay}", job.stp);
     if let Some(ipv4) = job.ipv4 {
         let _ = writeln!(body, "      dhcp4: {}", ipv4.method == Ipv4Method::Dhcp);
         let pairs = ipv4.pairs()?;
