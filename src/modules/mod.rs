@@ -138,6 +138,7 @@ pub static TABLE: &[Entry] = &[
     on_machine::<boot::kernel_cmdline::KernelCmdline>(),
     on_machine::<vfio::bind::VfioBind>(),
     on_machine::<files::copy::Copy>(),
+    on_machine::<packages::apt_repository::AptRepository>(),
     on_machine::<files::file::File>(),
     on_machine::<files::get_url::GetUrl>(),
     on_machine::<files::ini_file::IniFile>(),
@@ -159,6 +160,8 @@ pub static TABLE: &[Entry] = &[
     on_controller::<control::play::Meta>(),
     on_controller::<control::play::SetFact>(),
     on_machine::<packages::package::Package>(),
+    on_machine::<packages::rpm_key::RpmKey>(),
+    on_machine::<packages::yum_repository::YumRepository>(),
     on_machine::<system::group::Group>(),
     on_machine::<system::hostname::Hostname>(),
     on_machine::<system::kernel_module::Modprobe>(),
@@ -166,6 +169,9 @@ pub static TABLE: &[Entry] = &[
     on_machine::<system::service::Service>(),
     on_machine::<system::sysctl::Sysctl>(),
     on_machine::<system::user::User>(),
+    on_machine::<boot::kernel::Kernel>(),
+    on_machine::<boot::kernel_cmdline::KernelCmdline>(),
+    on_machine::<vfio::bind::VfioBind>(),
 ];
 
 /// A module by its short name, an alias, or its full name in Ansible (`ansible.builtin.copy`, `ansible.posix.sysctl`,

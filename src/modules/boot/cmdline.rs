@@ -183,11 +183,10 @@ impl Edit {
                 };
                 alike && context
             });
-            if goes {
-                if let Some(slot) = fate.get_mut(i) {
+            if goes
+                && let Some(slot) = fate.get_mut(i) {
                     *slot = Some(None);
                 }
-            }
         }
         for (token, id) in self.present.iter().zip(&wanted) {
             let others: Vec<usize> = (0..end)

@@ -110,15 +110,14 @@ pub fn parse(text: &str) -> GrubCfg {
                 open.push(Block::Item(cfg.items.len() - 1));
             }
             "}" => {
-                if let Some(Block::Item(n)) = open.pop() {
-                    if let Some(item) = cfg.items.get_mut(n) {
+                if let Some(Block::Item(n)) = open.pop()
+                    && let Some(item) = cfg.items.get_mut(n) {
                         item.block.end = at;
                         if item.submenu {
                             path.pop();
                             counts.pop();
                         }
                     }
-                }
             }
             command @ ("linux" | "linux16" | "linuxefi") => {
                 if let (Some(item), Some(kernel)) = (innermost(&mut cfg.items, &open), words.get(1)) {
