@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::backend::{ifcfg, ifupdown, keyfile, netplan, networkd};
@@ -506,4 +507,58 @@ fn wrong_parameters() {
     }
     assert!(refusal(&with(EL9, &[]), json!({"backend": "netplan"})).contains("could take over"));
     let _: &Overlay<_> = &machine;
+}
+
+/// Lines that such files are made of, in any order, with and without a newline at the end.
+fn any_text(lines: &'static [&'static str]) -> impl Strategy<Value = String> {
+    (prop::collection::vec(prop::sample::select(lines), 0..14), any::<bool>())
+        .prop_map(|(lines, newline)| lines.join("\n") + if newline { "\n" } else { "" })
+}
+
+/// Whatever stands in the file: no panic, and where the bridge is made, every byte comes back.
+fn comes_back(os: &str, path: &str, content: &str) -> std::result::Result<(), TestCaseError> {
+    let machine = with(os, &[(path, content)]);
+    package(&machine, "bridge-utils");
+    if plan(&machine, "bridge", json!({})).is_err() {
+        return Ok(());
+    }
+    apply(&machine, "bridge", json!({})).unwrap();
+    apply(&machine, "bridge", json!({"state": "absent"})).unwrap();
+    prop_assert_eq!(text(&machine, path), content);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn any_ifcfg_comes_back(text in any_text(&[
+        "DEVICE=eno1", "DEVICE=\"eno1\"", "IPADDR=1.2.3.4", "BOOTPROTO=dhcp", "# x", "", "ONBOOT=yes", "BRIDGE=br0", "=", "IPV6INIT=no",
+    ])) {
+        comes_back(EL7, "/etc/sysconfig/network-scripts/ifcfg-eno1", &text)?;
+    }
+
+    #[test]
+    fn any_interfaces_come_back(text in any_text(&[
+        "auto eno1", "auto lo eno1", "iface eno1 inet dhcp", "iface eno1", "    address 1.2.3.4/24", "iface lo inet loopback", "", "# x",
+        "iface eno1 inet6 auto", "allow-hotplug eno1", "source /x/*",
+    ])) {
+        comes_back(DEBIAN, ifupdown::MAIN, &text)?;
+    }
+
+    #[test]
+    fn any_netplan_comes_back(text in any_text(&[
+        "network:", "  version: 2", "  ethernets:", "    eno1:", "      dhcp4: true", "      addresses:", "      - 1.2.3.4/24",
+        "        - 1.2.3.5/24", "      match: {name: eno1}", "      mtu: 9000", "# x", "", "    eno2: {}", "\u{e4}: \u{fc}", "   odd:",
+    ])) {
+        comes_back(UBUNTU, "/etc/netplan/1.yaml", &text)?;
+    }
+
+    #[test]
+    fn any_profile_comes_back(text in any_text(&[
+        "[connection]", "type=ethernet", "interface-name=eno1", "autoconnect=true", "autoconnect = false", "[ipv4]", "method=auto", "#x",
+        "", "[", "zone=home",
+    ])) {
+        comes_back(EL9, "/etc/NetworkManager/system-connections/a.nmconnection", &text)?;
+    }
 }
