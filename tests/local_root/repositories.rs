@@ -102,7 +102,7 @@ pub fn dnf(share: &Path) -> String {
     rpm(top.path(), "kernel-ml", "6.1.1", "1.el9.elrepo", "Provides: installonlypkg(kernel)");
     rpm(top.path(), "kernel-ml", "6.2.2", "1.el9.elrepo", "Provides: installonlypkg(kernel)");
     rpm(top.path(), "vp-file", "3.0", "1.el9", "");
-    rpm(top.path(), "vp-url", "4.0", "1.el9", "");
+    rpm(top.path(), "vp-url", "4.0", "1.el9", "Requires: vp-file");
     let (repository, files) = (share.join("rpm"), share.join("files"));
     fs::create_dir(&repository).unwrap();
     fs::create_dir(&files).unwrap();
@@ -111,6 +111,8 @@ pub fn dnf(share: &Path) -> String {
         run(Command::new("rpmsign")
             .env("GNUPGHOME", home.path())
             .arg(format!("--define=_gpg_name {fingerprint}"))
+            // rpm looks for gpg2, a name that not every distribution has.
+            .arg("--define=__gpg /usr/bin/gpg")
             .arg("--addsign")
             .arg(&built));
         let name = built.file_name().unwrap().to_str().unwrap();
