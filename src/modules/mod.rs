@@ -131,6 +131,7 @@ fn schema<T: JsonSchema>() -> Schema {
 /// All modules, one line each.
 #[rustfmt::skip] // one line each, also when there are few: branches that add modules merge by line
 pub static TABLE: &[Entry] = &[
+    on_machine::<network::bridge::Bridge>(),
     on_machine::<libvirt::domain::LibvirtDomain>(),
     on_machine::<files::authorized_key::AuthorizedKey>(),
     on_machine::<files::blockinfile::BlockInFile>(),
@@ -147,6 +148,12 @@ pub static TABLE: &[Entry] = &[
     on_machine::<files::stat::Stat>(),
     on_machine::<files::tempfile::TempFile>(),
     on_controller::<files::template::Template>(),
+    on_machine::<control::command::Command>(),
+    on_machine::<control::ping::Ping>(),
+    on_machine::<control::reboot::Reboot>(),
+    on_machine::<control::setup::Setup>(),
+    on_machine::<control::shell::Shell>(),
+    on_machine::<control::wait_for::WaitFor>(),
     on_controller::<control::play::Assert>(),
     on_controller::<control::play::Debug>(),
     on_controller::<control::play::Fail>(),
@@ -168,6 +175,10 @@ pub static TABLE: &[Entry] = &[
     on_machine::<system::service::Service>(),
     on_machine::<system::sysctl::Sysctl>(),
     on_machine::<system::user::User>(),
+    on_machine::<boot::initramfs::Initramfs>(),
+    on_machine::<boot::kernel::Kernel>(),
+    on_machine::<boot::kernel_cmdline::KernelCmdline>(),
+    on_machine::<vfio::bind::VfioBind>(),
 ];
 
 /// A module by its short name, an alias, or its full name in Ansible (`ansible.builtin.copy`, `ansible.posix.sysctl`,

@@ -406,3 +406,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_loader_can_be_shared_by_the_hosts() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Loader>();
+    shared::<Site>();
+}
