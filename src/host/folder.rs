@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 use super::model::{Attributes, Body, Machine, predict};
 use super::overlay::{Overlay, absent, unit_name};
 use super::{Available, Error, FileKind, Host, Output, Package, Result, Stat, Unit, Virt, VirtKind};
-use crate::change::Op;
+use crate::change::{Op, failpoint};
 use book::Book;
 
 pub use txtar::unpack;
@@ -252,11 +252,13 @@ impl Host for Folder {
 
 impl Machine for Folder {
     fn perform(&self, op: &Op, _: &mut dyn FnMut(&str)) -> Result<Option<Output>> {
+        failpoint::hit(failpoint::Point::Before);
         let foreseen = Overlay::new(self);
         predict(&foreseen, op)?;
         let state = foreseen.into_state();
         let book = commit::commit(self, state)?;
         self.book.replace(book);
+        failpoint::hit(failpoint::Point::After);
         Ok(None)
     }
 

@@ -129,8 +129,31 @@ fn schema<T: JsonSchema>() -> Schema {
 }
 
 /// All modules, one line each.
+#[rustfmt::skip] // one line each, also when there are few: branches that add modules merge by line
 pub static TABLE: &[Entry] = &[
+    on_machine::<network::bridge::Bridge>(),
+    on_machine::<libvirt::domain::LibvirtDomain>(),
+    on_machine::<files::authorized_key::AuthorizedKey>(),
+    on_machine::<files::blockinfile::BlockInFile>(),
+    on_machine::<boot::kernel_cmdline::KernelCmdline>(),
+    on_machine::<vfio::bind::VfioBind>(),
     on_machine::<files::copy::Copy>(),
+    on_machine::<packages::apt_repository::AptRepository>(),
+    on_machine::<files::file::File>(),
+    on_machine::<files::get_url::GetUrl>(),
+    on_machine::<files::ini_file::IniFile>(),
+    on_machine::<files::lineinfile::LineInFile>(),
+    on_machine::<files::replace::Replace>(),
+    on_machine::<files::slurp::Slurp>(),
+    on_machine::<files::stat::Stat>(),
+    on_machine::<files::tempfile::TempFile>(),
+    on_controller::<files::template::Template>(),
+    on_machine::<control::command::Command>(),
+    on_machine::<control::ping::Ping>(),
+    on_machine::<control::reboot::Reboot>(),
+    on_machine::<control::setup::Setup>(),
+    on_machine::<control::shell::Shell>(),
+    on_machine::<control::wait_for::WaitFor>(),
     on_controller::<control::play::Assert>(),
     on_controller::<control::play::Debug>(),
     on_controller::<control::play::Fail>(),
@@ -143,6 +166,8 @@ pub static TABLE: &[Entry] = &[
     on_controller::<control::play::Meta>(),
     on_controller::<control::play::SetFact>(),
     on_machine::<packages::package::Package>(),
+    on_machine::<packages::rpm_key::RpmKey>(),
+    on_machine::<packages::yum_repository::YumRepository>(),
     on_machine::<system::group::Group>(),
     on_machine::<system::hostname::Hostname>(),
     on_machine::<system::kernel_module::Modprobe>(),
@@ -152,8 +177,6 @@ pub static TABLE: &[Entry] = &[
     on_machine::<system::user::User>(),
     on_machine::<boot::initramfs::Initramfs>(),
     on_machine::<boot::kernel::Kernel>(),
-    on_machine::<boot::kernel_cmdline::KernelCmdline>(),
-    on_machine::<vfio::bind::VfioBind>(),
 ];
 
 /// A module by its short name, an alias, or its full name in Ansible (`ansible.builtin.copy`, `ansible.posix.sysctl`,

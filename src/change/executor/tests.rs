@@ -4,6 +4,7 @@ mod commands;
 mod downloads;
 mod files;
 mod interrupted;
+mod waits;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};

@@ -320,6 +320,46 @@ fn the_embedded_machine_unpacks_once() {
     assert!(error.hint.is_some_and(|hint| hint.contains("centos7-seed")));
 }
 
+/// The recorded workstation is what the rest of the program takes it for.
+#[test]
+fn the_seed_is_a_whole_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let seed = Folder::open_or_unpack(dir.path().join("ws01"), Some("centos7-seed")).unwrap();
+    assert!(seed.os().unwrap().is_el(7));
+    assert_eq!(seed.read("/boot/grub2/grubenv").unwrap().unwrap().len(), 1024);
+    let gpu = seed.real_path("/sys/bus/pci/devices/0000:82:00.0").unwrap();
+    assert_eq!(gpu, "/sys/devices/pci0000:80/0000:80:02.0/0000:82:00.0");
+    assert_eq!(seed.read_line(&format!("{gpu}/numa_node")).unwrap().as_deref(), Some("1"));
+    assert_eq!(seed.list("/sys/kernel/iommu_groups").unwrap(), Vec::<String>::new());
+    let mut in_group_38 = seed.groups_with_iommu();
+    for address in in_group_38.keys() {
+        assert!(seed.exists(&format!("/sys/bus/pci/devices/{address}")).unwrap(), "{address}");
+    }
+    assert_eq!(in_group_38.len(), seed.list("/sys/bus/pci/devices").unwrap().len());
+    in_group_38.retain(|_, group| *group == 38);
+    assert_eq!(in_group_38.keys().collect::<Vec<_>>(), ["0000:82:00.0", "0000:82:00.1"]);
+    let mut todo = vec!["/".to_string()];
+    while let Some(path) = todo.pop() {
+        match seed.raw_lstat(&path).unwrap().unwrap().kind {
+            FileKind::Folder => {
+                let names = seed.raw_list(&path).unwrap();
+                todo.extend(names.iter().map(|name| format!("{}/{name}", path.trim_end_matches('/'))));
+            }
+            FileKind::Link if path != "/etc/localtime" => {
+                assert!(seed.exists(&path).unwrap(), "{path} leads nowhere");
+            }
+            _ => {}
+        }
+    }
+    let available: Vec<String> = seed.book.borrow().available.keys().cloned().collect();
+    for name in &available {
+        for required in seed.available(name).unwrap().unwrap().requires {
+            assert!(available.contains(&required), "{name} requires {required}");
+        }
+    }
+    assert!(seed.available("libvirt-daemon").unwrap().unwrap().files.contains_key("/var/lib/libvirt/images/"));
+}
+
 #[test]
 fn a_machine_json_with_an_unknown_key_is_an_error() {
     let dir = tempfile::tempdir().unwrap();

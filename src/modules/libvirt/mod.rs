@@ -1,3 +1,18 @@
 //! Guests and what they need: firmware, drivers for Windows, libvirt itself, domains, volumes, networks.
 
+pub mod descriptors;
+pub mod domain;
+pub mod qemu_conf;
+pub mod values;
 pub mod xml;
+
+use crate::change::{Effect, Run};
+
+/// Which libvirt is spoken to: the system's.
+pub const URI: &str = "qemu:///system";
+
+/// A virsh command.
+pub fn virsh(arguments: &[&str], effects: Vec<Effect>) -> Run {
+    let argv = ["virsh", "-c", URI].iter().chain(arguments).map(|word| (*word).to_string());
+    Run::new(argv, effects)
+}

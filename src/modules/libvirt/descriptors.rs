@@ -1,0 +1,286 @@
+//! Firmware descriptors (QEMU's docs/interop/firmware.json): which firmware a distribution has, and for what.
+
+use indexmap::IndexMap;
+use serde::Deserialize;
+
+use crate::host::{Family, Host, Result};
+
+/// Where they are; a file in a later folder masks one of the same name in an earlier one, an empty one hides it. (libvirt
+/// reads a third folder only for guests of a user's own session.)
+const FOLDERS: [&str; 2] = ["/usr/share/qemu/firmware", "/etc/qemu/firmware"];
+
+/// What a firmware must be able to do.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// The guest's machine type: `q35`, `pc` or an exact one.
+    pub machine: String,
+    /// Must it enforce Secure Boot?
+    pub secure_boot: bool,
+    /// Must Microsoft's keys be in its variables, or not be? `None`: no matter.
+    pub enrolled_keys: Option<bool>,
+}
+
+/// A UEFI firmware with its variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Firmware {
+    /// The code file.
+    pub loader: String,
+    /// The variables that a new guest begins with.
+    pub nvram_template: String,
+    /// `raw` or `qcow2`.
+    pub format: String,
+    /// The descriptor it was found in; `None` for a distribution that has none.
+    pub descriptor: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Descriptor {
+    #[serde(default)]
+    interface_types: Vec<String>,
+    mapping: Mapping,
+    #[serde(default)]
+    targets: Vec<Target>,
+    #[serde(default)]
+    features: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Mapping {
+    device: String,
+    mode: Option<String>,
+    executable: Option<Blob>,
+    nvram_template: Option<Blob>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Blob {
+    filename: String,
+    format: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    architecture: String,
+    #[serde(default)]
+    machines: Vec<String>,
+}
+
+impl Descriptor {
+    fn has(&self, feature: &str) -> bool {
+        self.features.iter().any(|have| have == feature)
+    }
+
+    /// Code and variables in two files: the only way a guest has variables of its own.
+    fn split(&self) -> Option<(&Blob, &Blob)> {
+        let mode = self.mapping.mode.as_deref().unwrap_or("split");
+        if self.mapping.device != "flash" || mode != "split" {
+            return None;
+        }
+        Some((self.mapping.executable.as_ref()?, self.mapping.nvram_template.as_ref()?))
+    }
+
+    fn serves(&self, wish: &Wish) -> bool {
+        let target = |target: &Target| {
+            target.architecture == "x86_64" && target.machines.iter().any(|pattern| fits(pattern, &wish.machine))
+        };
+        let secure = if wish.secure_boot {
+            self.has("secure-boot")
+        } else {
+            // What needs SMM would not start in a guest without it.
+            !self.has("requires-smm")
+        };
+        let keys = match wish.enrolled_keys {
+            Some(keys) => self.has("enrolled-keys") == keys,
+            None => wish.secure_boot || !self.has("enrolled-keys"),
+        };
+        self.interface_types.iter().any(|kind| kind == "uefi") && self.targets.iter().any(target) && secure && keys
+    }
+}
+
+/// Does a machine type fit a pattern such as `pc-q35-*`? An alias stands for any version.
+fn fits(pattern: &str, machine: &str) -> bool {
+    let machine = match machine {
+        "q35" => "pc-q35-",
+        "pc" => "pc-i440fx-",
+        exact => exact,
+    };
+    match pattern.strip_suffix('*') {
+        Some(begin) => machine.starts_with(begin),
+        None => pattern == machine,
+    }
+}
+
+/// All valid descriptors, in the order in which they are tried; and the names of those that can't be read.
+fn all(host: &dyn Host) -> Result<(Vec<(String, Descriptor)>, Vec<String>)> {
+    let mut paths: IndexMap<String, String> = IndexMap::new();
+    for folder in FOLDERS {
+        for name in host.list(folder)? {
+            if name.ends_with(".json") && !name.starts_with('.') {
+                paths.insert(name.clone(), format!("{folder}/{name}"));
+            }
+        }
+    }
+    paths.sort_keys();
+    let (mut valid, mut broken) = (Vec::new(), Vec::new());
+    for path in paths.into_values() {
+        let text = host.read(&path)?.unwrap_or_default();
+        if text.is_empty() {
+            continue;
+        }
+        match serde_json::from_slice(&text) {
+            Ok(descriptor) => valid.push((path, descriptor)),
+            Err(_) => broken.push(path),
+        }
+    }
+    Ok((valid, broken))
+}
+
+/// Descriptors that can't be read; they are passed over.
+///
+/// # Errors
+/// Trouble reading the machine.
+pub fn broken(host: &dyn Host) -> Result<Vec<String>> {
+    all(host).map(|(_, broken)| broken)
+}
+
+/// The first firmware that can do what is wished.
+///
+/// # Errors
+/// Trouble reading the machine.
+pub fn choose(host: &dyn Host, wish: &Wish) -> Result<Option<Firmware>> {
+    let (descriptors, _) = all(host)?;
+    for (path, descriptor) in &descriptors {
+        if let Some((code, vars)) = descriptor.split().filter(|_| descriptor.serves(wish)) {
+            return Ok(Some(Firmware {
+                loader: code.filename.clone(),
+                nvram_template: vars.filename.clone(),
+                format: code.format.clone().unwrap_or_else(|| "raw".to_string()),
+                descriptor: Some(path.clone()),
+            }));
+        }
+    }
+    if descriptors.is_empty() { without_descriptors(host, wish) } else { Ok(None) }
+}
+
+/// The variables that belong to a code file, where the machine knows.
+///
+/// # Errors
+/// Trouble reading the machine.
+pub fn template_of(host: &dyn Host, loader: &str) -> Result<Option<String>> {
+    let (descriptors, _) = all(host)?;
+    let found = descriptors.iter().filter_map(|(_, descriptor)| descriptor.split());
+    let mut templates = found.filter(|(code, _)| code.filename == loader).map(|(_, vars)| vars.filename.clone());
+    Ok(templates.next())
+}
+
+/// Code, variables, whether it enforces Secure Boot, whether keys are enrolled.
+type Known = (&'static str, &'static str, bool, bool);
+
+/// Packages from before there were descriptors: where their files are.
+fn without_descriptors(host: &dyn Host, wish: &Wish) -> Result<Option<Firmware>> {
+    const KRAXEL: Known = (
+        "/usr/share/edk2.git/ovmf-x64/OVMF_CODE-pure-efi.fd",
+        "/usr/share/edk2.git/ovmf-x64/OVMF_VARS-pure-efi.fd",
+        false,
+        false,
+    );
+    let Ok(os) = host.os() else { return Ok(None) };
+    let known: &[Known] = match os.family {
+        // EL7's package has only the build for Secure Boot, which also boots without it where its variables have no keys.
+        Family::El | Family::Fedora => &[
+            KRAXEL,
+            ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd", false, false),
+            ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd", false, false),
+            ("/usr/share/OVMF/OVMF_CODE.secboot.fd", "/usr/share/OVMF/OVMF_VARS.secboot.fd", true, true),
+        ],
+        Family::Debian | Family::Ubuntu => &[
+            ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd", false, false),
+            ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd", false, false),
+            ("/usr/share/OVMF/OVMF_CODE_4M.ms.fd", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd", true, true),
+        ],
+        Family::Arch => &[
+            ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd", false, false),
+            ("/usr/share/edk2-ovmf/x64/OVMF_CODE.fd", "/usr/share/edk2-ovmf/x64/OVMF_VARS.fd", false, false),
+        ],
+        Family::Suse => &[
+            ("/usr/share/qemu/ovmf-x86_64-4m-code.bin", "/usr/share/qemu/ovmf-x86_64-4m-vars.bin", false, false),
+            ("/usr/share/qemu/ovmf-x86_64-ms-4m-code.bin", "/usr/share/qemu/ovmf-x86_64-ms-4m-vars.bin", true, true),
+        ],
+    };
+    for (code, vars, secure, keys) in known {
+        let fits = *secure == wish.secure_boot && wish.enrolled_keys.is_none_or(|wished| wished == *keys);
+        if fits && host.exists(code)? {
+            return Ok(Some(Firmware {
+                loader: (*code).to_string(),
+                nvram_template: (*vars).to_string(),
+                format: "raw".to_string(),
+                descriptor: None,
+            }));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::overlay::testing::machine;
+
+    fn descriptor(code: &str, features: &str) -> String {
+        format!(
+            r#"{{"description": "x", "interface-types": ["uefi"], "mapping": {{"device": "flash",
+            "executable": {{"filename": "/{code}", "format": "raw"}},
+            "nvram-template": {{"filename": "/{code}.vars", "format": "raw"}}}},
+            "targets": [{{"architecture": "x86_64", "machines": ["pc-q35-*"]}}], "features": [{features}], "tags": []}}"#
+        )
+    }
+
+    fn wish(machine: &str, secure_boot: bool) -> Wish {
+        Wish { machine: machine.to_string(), secure_boot, enrolled_keys: secure_boot.then_some(true) }
+    }
+
+    #[test]
+    fn first_in_order_that_fits_and_masks_count() {
+        let secure = descriptor("secure", "\"secure-boot\", \"requires-smm\", \"enrolled-keys\"");
+        let plain = descriptor("plain", "\"acpi-s3\"");
+        let second = descriptor("second", "");
+        let stateless = descriptor("stateless", "").replace("\"flash\",", "\"flash\", \"mode\": \"stateless\",");
+        let files = [
+            ("/usr/share/qemu/firmware/10-broken.json", "{"),
+            ("/usr/share/qemu/firmware/15-stateless.json", stateless.as_str()),
+            ("/usr/share/qemu/firmware/20-secure.json", secure.as_str()),
+            ("/usr/share/qemu/firmware/40-plain.json", plain.as_str()),
+            ("/usr/share/qemu/firmware/50-second.json", second.as_str()),
+            ("/usr/share/qemu/firmware/README", "x"),
+        ];
+        let chosen = |host: &dyn Host, machine, secure| {
+            choose(host, &wish(machine, secure)).unwrap().map(|firmware| firmware.loader)
+        };
+        let host = machine(&files);
+        assert_eq!(chosen(&host, "q35", false).as_deref(), Some("/plain"));
+        assert_eq!(chosen(&host, "pc-q35-7.2", true).as_deref(), Some("/secure"));
+        assert_eq!(chosen(&host, "pc", false), None);
+        assert_eq!(broken(&host).unwrap(), ["/usr/share/qemu/firmware/10-broken.json"]);
+        assert_eq!(template_of(&host, "/second").unwrap().as_deref(), Some("/second.vars"));
+        let mut masked = files.to_vec();
+        masked.push(("/etc/qemu/firmware/40-plain.json", ""));
+        assert_eq!(chosen(&machine(&masked), "q35", false).as_deref(), Some("/second"));
+        let mut earlier = files.to_vec();
+        let local = descriptor("local", "");
+        earlier.push(("/etc/qemu/firmware/30-local.json", local.as_str()));
+        assert_eq!(chosen(&machine(&earlier), "q35", false).as_deref(), Some("/local"));
+    }
+
+    #[test]
+    fn the_seeds_package_has_no_descriptors() {
+        let host = machine(&[
+            ("/etc/os-release", "ID=centos\nVERSION_ID=7\n"),
+            ("/usr/share/edk2.git/ovmf-x64/OVMF_CODE-pure-efi.fd", "x"),
+        ]);
+        let firmware = choose(&host, &wish("pc", false)).unwrap().unwrap();
+        assert_eq!(firmware.nvram_template, "/usr/share/edk2.git/ovmf-x64/OVMF_VARS-pure-efi.fd");
+        assert_eq!(choose(&host, &wish("q35", true)).unwrap(), None);
+    }
+}
