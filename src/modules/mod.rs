@@ -177,8 +177,6 @@ pub static TABLE: &[Entry] = &[
     on_machine::<system::user::User>(),
     on_machine::<boot::initramfs::Initramfs>(),
     on_machine::<boot::kernel::Kernel>(),
-    on_machine::<boot::kernel_cmdline::KernelCmdline>(),
-    on_machine::<vfio::bind::VfioBind>(),
 ];
 
 /// A module by its short name, an alias, or its full name in Ansible (`ansible.builtin.copy`, `ansible.posix.sysctl`,
