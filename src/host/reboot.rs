@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use sha2::{Digest, Sha256};
 
 use super::model::{self, Model};
-use super::{Error, FileKind, Host, Result, Unit, VirtKind};
+use super::{Error, FileKind, Result, Unit, VirtKind};
 use crate::change::{Effect, Op, Run};
 use crate::facts::{iommu, pci};
 use crate::modules::boot::loader::{self, Kind};
@@ -85,15 +85,21 @@ fn groups(model: &dyn Model) -> Result<()> {
     }
     let devices = pci::devices(model)?;
     let mut effects = Vec::new();
+    // A recorded machine knows its board. Otherwise the functions of one card share a group, and which other devices do
+    // is not known.
+    let recorded = model.groups_with_iommu();
     let mut cards: Vec<&pci::Device> = Vec::new();
     for device in &devices {
-        // The functions of one card share a group; which other devices do depends on the board.
-        let number = match cards.iter().position(|card| card.address.same_card(&device.address)) {
-            Some(number) => number,
-            None => {
-                cards.push(device);
-                cards.len() - 1
-            }
+        let number = match recorded.get(&device.address.to_string()) {
+            Some(number) => *number as usize,
+            None if !recorded.is_empty() => continue,
+            None => match cards.iter().position(|card| card.address.same_card(&device.address)) {
+                Some(number) => number,
+                None => {
+                    cards.push(device);
+                    cards.len() - 1
+                }
+            },
         };
         let group = format!("{}/{number}", iommu::GROUPS);
         let folder = device.address.folder();
@@ -203,7 +209,7 @@ fn guests(model: &dyn Model) -> Result<()> {
 mod tests {
     use super::*;
     use crate::host::overlay::testing::{Machine, apply as run, machine, plan};
-    use crate::host::{Virt, overlay::Overlay};
+    use crate::host::{Host, Virt, overlay::Overlay};
     use crate::modules::boot::samples::{self, os};
     use serde_json::json;
 
@@ -212,8 +218,9 @@ mod tests {
     fn el7() -> Machine {
         let env = grubenv::set("", "saved_entry", Some("0")).unwrap();
         let pci = |function: &str, class: &str, device: &str| {
-            [("class", class), ("vendor", "0x10de"), ("device", device), ("driver_override", "(null)")]
-                .map(|(name, text)| (format!("/sys/devices/pci0000:80/0000:82:00.{function}/{name}"), format!("{text}\n")))
+            [("class", class), ("vendor", "0x10de"), ("device", device), ("driver_override", "(null)")].map(
+                |(name, text)| (format!("/sys/devices/pci0000:80/0000:82:00.{function}/{name}"), format!("{text}\n")),
+            )
         };
         let mut files: Vec<(String, String)> = [
             ("/etc/os-release", os("centos", "7")),

@@ -183,10 +183,9 @@ impl Edit {
                 };
                 alike && context
             });
-            if goes
-                && let Some(slot) = fate.get_mut(i) {
-                    *slot = Some(None);
-                }
+            if goes && let Some(slot) = fate.get_mut(i) {
+                *slot = Some(None);
+            }
         }
         for (token, id) in self.present.iter().zip(&wanted) {
             let others: Vec<usize> = (0..end)

@@ -111,13 +111,14 @@ pub fn parse(text: &str) -> GrubCfg {
             }
             "}" => {
                 if let Some(Block::Item(n)) = open.pop()
-                    && let Some(item) = cfg.items.get_mut(n) {
-                        item.block.end = at;
-                        if item.submenu {
-                            path.pop();
-                            counts.pop();
-                        }
+                    && let Some(item) = cfg.items.get_mut(n)
+                {
+                    item.block.end = at;
+                    if item.submenu {
+                        path.pop();
+                        counts.pop();
                     }
+                }
             }
             command @ ("linux" | "linux16" | "linuxefi") => {
                 if let (Some(item), Some(kernel)) = (innermost(&mut cfg.items, &open), words.get(1)) {

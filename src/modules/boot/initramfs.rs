@@ -73,7 +73,9 @@ impl Module for Initramfs {
         let mut told = Vec::new();
         for target in self.targets(host, &boot)? {
             let reason = stale(host, &target, &inputs)?;
-            told.push(serde_json::json!({"kernel": target.release, "image": target.image, "current": reason.is_none()}));
+            told.push(
+                serde_json::json!({"kernel": target.release, "image": target.image, "current": reason.is_none()}),
+            );
             match reason {
                 Some(reason) => build(host, tool, &target, &inputs, &reason, &mut plan)?,
                 None => look_inside(host, tool, &target, &mut plan)?,
@@ -113,8 +115,10 @@ impl Initramfs {
                 release => {
                     if !host.exists(&format!("/lib/modules/{release}"))? {
                         let known = host.list("/lib/modules")?;
-                        return Err(Error::parameters(format!("no kernel {release} is installed: /lib/modules has no such folder"))
-                            .hint(format!("installed: {}", known.join(", "))));
+                        return Err(Error::parameters(format!(
+                            "no kernel {release} is installed: /lib/modules has no such folder"
+                        ))
+                        .hint(format!("installed: {}", known.join(", "))));
                     }
                     match boot.entries.iter().find(|entry| entry.version.as_deref() == Some(release)) {
                         Some(entry) => add(of_entry(boot, entry)?),
@@ -129,8 +133,11 @@ impl Initramfs {
 
 fn of_entry(boot: &Boot, entry: &BootEntry) -> Result<Target> {
     let Some(release) = entry.version.clone() else {
-        return Err(Error::failed(format!("which release the kernel {} of `{}` is can't be told", entry.kernel, entry.title))
-            .hint("name it: `kernels: [\"6.7.1-arch1-1\"]`"));
+        return Err(Error::failed(format!(
+            "which release the kernel {} of `{}` is can't be told",
+            entry.kernel, entry.title
+        ))
+        .hint("name it: `kernels: [\"6.7.1-arch1-1\"]`"));
     };
     let image = match &entry.image {
         Some(image) => image.clone(),
@@ -352,7 +359,8 @@ fn look_inside(host: &dyn Host, tool: Tool, target: &Target, plan: &mut Plan) ->
 }
 
 fn asks_for_vfio(host: &dyn Host) -> Result<bool> {
-    let mut paths = vec!["/etc/dracut.conf".to_string(), "/etc/initramfs-tools/modules".into(), "/etc/mkinitcpio.conf".into()];
+    let mut paths =
+        vec!["/etc/dracut.conf".to_string(), "/etc/initramfs-tools/modules".into(), "/etc/mkinitcpio.conf".into()];
     for folder in ["/etc/dracut.conf.d", "/etc/mkinitcpio.conf.d"] {
         paths.extend(host.list(folder)?.into_iter().map(|name| format!("{folder}/{name}")));
     }
@@ -429,14 +437,26 @@ mod tests {
         put(&host, "/etc/hosts", "x");
         assert!(apply(&host, "initramfs", json!({})).unwrap().is_empty());
         let mut changes = Vec::new();
-        for path in ["/etc/modprobe.d/vfio.conf", "/etc/driverctl.d/pci-0000:82:00.0", "/etc/udev/rules.d/10-vfio-provision.rules"] {
+        for path in [
+            "/etc/modprobe.d/vfio.conf",
+            "/etc/driverctl.d/pci-0000:82:00.0",
+            "/etc/udev/rules.d/10-vfio-provision.rules",
+        ] {
             put(&host, path, "changed\n");
             changes.push(shown(&apply(&host, "initramfs", json!({})).unwrap()));
         }
         predict(&host, &Op::Remove { path: "/etc/driverctl.d/pci-0000:82:00.0".into() }).unwrap();
         changes.push(shown(&apply(&host, "initramfs", json!({})).unwrap()));
-        predict(&host, &Op::SetAttributes { path: "/etc/modprobe.d/vfio.conf".into(), mode: Some(0o755), owner: None, group: None })
-            .unwrap();
+        predict(
+            &host,
+            &Op::SetAttributes {
+                path: "/etc/modprobe.d/vfio.conf".into(),
+                mode: Some(0o755),
+                owner: None,
+                group: None,
+            },
+        )
+        .unwrap();
         changes.push(shown(&apply(&host, "initramfs", json!({})).unwrap()));
         for (shown, why) in changes.iter().zip([
             "made with another /etc/modprobe.d/vfio.conf",
@@ -476,7 +496,10 @@ mod tests {
         let arch = machine(&[
             ("/etc/os-release", os("arch", "")),
             ("/etc/mkinitcpio.conf", "MODULES=()\n"),
-            ("/boot/loader/entries/arch.conf", "linux /vmlinuz-linux\ninitrd /initramfs-linux.img\noptions root=/dev/sda2\n"),
+            (
+                "/boot/loader/entries/arch.conf",
+                "linux /vmlinuz-linux\ninitrd /initramfs-linux.img\noptions root=/dev/sda2\n",
+            ),
             ("/boot/vmlinuz-linux", ""),
             ("/usr/lib/modules/6.7.1-arch1-1/pkgbase", "linux\n"),
             ("/var/lib/", ""),

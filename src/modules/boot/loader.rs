@@ -376,7 +376,8 @@ fn systemd_boot(host: &dyn Host, os: Os, esp: &str, menu: String, text: String, 
     let position =
         |pattern: &str| entries.iter().position(|entry| bls::matches(pattern, &format!("{}.conf", entry.id)));
     let configured = text.lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
-    let configured = configured.filter(|(key, _)| *key == "default").map(|(_, value)| value.trim().to_string()).next_back();
+    let configured =
+        configured.filter(|(key, _)| *key == "default").map(|(_, value)| value.trim().to_string()).next_back();
     let default = efi_text(host, "LoaderEntryDefault")?
         .or(configured)
         .and_then(|wanted| position(&wanted).or_else(|| position(&format!("{wanted}.conf"))))
