@@ -133,6 +133,7 @@ pub fn predict(model: &dyn Model, op: &Op) -> Result<()> {
         }
         Op::Poke { effects, .. } => apply_effects(model, effects, "a write to the kernel"),
         Op::Run(run) => apply_effects(model, &run.effects, &run.argv.join(" ")),
+        Op::Wait(_) => Ok(()),
     }
 }
 

@@ -148,6 +148,12 @@ pub static TABLE: &[Entry] = &[
     on_machine::<files::stat::Stat>(),
     on_machine::<files::tempfile::TempFile>(),
     on_controller::<files::template::Template>(),
+    on_machine::<control::command::Command>(),
+    on_machine::<control::ping::Ping>(),
+    on_machine::<control::reboot::Reboot>(),
+    on_machine::<control::setup::Setup>(),
+    on_machine::<control::shell::Shell>(),
+    on_machine::<control::wait_for::WaitFor>(),
     on_controller::<control::play::Assert>(),
     on_controller::<control::play::Debug>(),
     on_controller::<control::play::Fail>(),
@@ -171,8 +177,6 @@ pub static TABLE: &[Entry] = &[
     on_machine::<system::user::User>(),
     on_machine::<boot::initramfs::Initramfs>(),
     on_machine::<boot::kernel::Kernel>(),
-    on_machine::<boot::kernel_cmdline::KernelCmdline>(),
-    on_machine::<vfio::bind::VfioBind>(),
 ];
 
 /// A module by its short name, an alias, or its full name in Ansible (`ansible.builtin.copy`, `ansible.posix.sysctl`,

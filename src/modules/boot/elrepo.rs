@@ -81,14 +81,14 @@ pub fn check_system(os: &Os, name: Name, pinned: Option<&Rpm>) -> Result<()> {
         }
         return Ok(());
     }
-    if let Some(major) = pinned.and_then(|rpm| el_of(&rpm.version)) {
-        if major != os.major() {
-            return Err(Error::refused(format!(
-                "`url:` gives a kernel for Enterprise Linux {major}, and this is {}",
-                os.pretty
-            ))
-            .hint(format!("take the package whose name has .el{}", os.major())));
-        }
+    if let Some(major) = pinned.and_then(|rpm| el_of(&rpm.version))
+        && major != os.major()
+    {
+        return Err(Error::refused(format!(
+            "`url:` gives a kernel for Enterprise Linux {major}, and this is {}",
+            os.pretty
+        ))
+        .hint(format!("take the package whose name has .el{}", os.major())));
     }
     if name != Name::Distribution && pinned.is_none() && sources(os.major()).is_none() {
         return Err(Error::refused(format!("no kernels of ELRepo are known for {}", os.pretty))
@@ -218,7 +218,7 @@ pub fn kernel_effects(host: &dyn Host, boot: &Boot, release: &str, package: &str
 }
 
 fn entry_effect(host: &dyn Host, boot: &Boot, release: &str) -> Result<Option<Effect>> {
-    let like = boot.default().ok().or_else(|| boot.entries.iter().find(|entry| !entry.recovery));
+    let like = boot.default_entry().ok().or_else(|| boot.entries.iter().find(|entry| !entry.recovery));
     let Some((like, old)) = like.and_then(|entry| Some((entry, entry.version.as_deref()?))) else { return Ok(None) };
     if boot.kind == Kind::GrubCfg {
         let item = boot.cfg.items.iter().find(|item| item.position == like.position);

@@ -101,7 +101,7 @@ impl Initramfs {
         for name in names {
             match name {
                 "default" => {
-                    add(of_entry(boot, boot.default()?)?);
+                    add(of_entry(boot, boot.default_entry()?)?);
                     // What is set to boot once is what boots next.
                     if let Some(next) = boot.next().filter(|next| !next.is_rescue_kernel()) {
                         add(of_entry(boot, next)?);

@@ -148,7 +148,7 @@ fn installed(host: &dyn Host, name: Name) -> Result<Option<String>> {
 
 fn tell(host: &dyn Host, boot: &Boot, wish: &Wish, make_default: bool, plan: &mut Plan) -> Result<()> {
     let fitting: Vec<String> = candidates(boot, wish).iter().filter_map(|entry| entry.version.clone()).collect();
-    let default = boot.default().ok().and_then(|entry| entry.version.clone());
+    let default = boot.default_entry().ok().and_then(|entry| entry.version.clone());
     let running = host.read_line("/proc/sys/kernel/osrelease")?;
     let is = |release: &Option<String>| release.as_deref().is_some_and(|release| wish.is(release));
     plan.set("installed", fitting);
@@ -185,13 +185,13 @@ impl Kernel {
             (None, None) => Ok(None),
             (Some(url), Some(_)) => {
                 let rpm = Rpm::from_url(url)?;
-                if let Some(minimum) = self.minimum.as_deref() {
-                    if compare_releases(&rpm.release(), minimum).is_lt() {
-                        return Err(Error::parameters(format!(
-                            "`url:` gives {}, older than `minimum: {minimum}`",
-                            rpm.release()
-                        )));
-                    }
+                if let Some(minimum) = self.minimum.as_deref()
+                    && compare_releases(&rpm.release(), minimum).is_lt()
+                {
+                    return Err(Error::parameters(format!(
+                        "`url:` gives {}, older than `minimum: {minimum}`",
+                        rpm.release()
+                    )));
                 }
                 Ok(Some(rpm))
             }
@@ -225,7 +225,7 @@ impl Kernel {
 
     fn changes(&self, host: &dyn Host, boot: &Boot, wish: &Wish) -> Result<Plan> {
         let fitting = candidates(boot, wish);
-        let default = boot.default().ok();
+        let default = boot.default_entry().ok();
         if let Some(best) = fitting.first() {
             let is_default = default.and_then(|entry| entry.version.as_deref()).is_some_and(|release| wish.is(release));
             if is_default || !self.default.0 {
@@ -284,13 +284,11 @@ impl Kernel {
             return elrepo::release(host, &boot.os, self.release_url.as_deref());
         }
         let newest = packages::candidate(host, name, &[repository])?;
-        if let (Some(newest), Some(minimum)) = (&newest, wish.minimum) {
-            if compare_releases(newest, minimum).is_lt() {
-                return Err(Error::failed(format!(
-                    "{repository} gives {name} {newest}, older than `minimum: {minimum}`"
-                ))
+        if let (Some(newest), Some(minimum)) = (&newest, wish.minimum)
+            && compare_releases(newest, minimum).is_lt()
+        {
+            return Err(Error::failed(format!("{repository} gives {name} {newest}, older than `minimum: {minimum}`"))
                 .hint("ask for less, or give `url:` with `sha256:`"));
-            }
         }
         let effects = match &newest {
             Some(version) => {
@@ -353,8 +351,14 @@ fn refuse_full_boot(host: &dyn Host, default: Option<&BootEntry>) -> Result<()> 
 }
 
 fn set_default(host: &dyn Host, boot: &Boot, entry: &BootEntry) -> Result<Plan> {
+    for path in std::iter::once(&entry.path).chain(&entry.image) {
+        if !host.exists(path)? {
+            return Err(Error::refused(format!("`{}` can't become the default: {path} is missing", entry.title))
+                .hint("install its package again, or have its initramfs made (`initramfs`)"));
+        }
+    }
     let mut plan = Plan::nothing();
-    let before = boot.default().map_or("not a Linux of this machine".to_string(), |entry| entry.title.clone());
+    let before = boot.default_entry().map_or("not a Linux of this machine".to_string(), |entry| entry.title.clone());
     let diff = Diff::changed("boot_default", "the next boot", before, &entry.title);
     if boot.kind == Kind::SystemdBoot {
         return systemd_default(host, boot, entry, diff);

@@ -194,7 +194,8 @@ impl Target<'_> {
     }
 }
 
-fn check(command: &str) -> Result<Vec<String>> {
+/// The command line of `validate` as words.
+pub fn check(command: &str) -> Result<Vec<String>> {
     let words = words("validate", command)?;
     if words.iter().any(|word| word.contains("%s")) {
         Ok(words)
@@ -261,6 +262,8 @@ pub fn lines(content: &[u8]) -> Vec<Vec<u8>> {
 
 /// A line without its end.
 pub fn bare(line: &[u8]) -> &[u8] {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    line.strip_suffix(b"\r").unwrap_or(line)
+    match line.strip_suffix(b"\n") {
+        Some(line) => line.strip_suffix(b"\r").unwrap_or(line),
+        None => line,
+    }
 }

@@ -32,6 +32,12 @@ fn build(parameter: &str, pattern: &str, set: fn(&mut RegexBuilder) -> &mut Rege
     })
 }
 
+/// The same pattern as the `regex` crate reads it, `^` and `$` at every line; checked.
+pub fn rust(parameter: &str, pattern: &str) -> Result<String> {
+    compile_multi_line(parameter, pattern)?;
+    Ok(format!("(?m){}", translate(pattern)))
+}
+
 /// Python's syntax to that of the `regex` crate.
 fn translate(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len());

@@ -263,7 +263,7 @@ pub(super) fn apt_lists_are_old(host: &dyn Host) -> Result<bool> {
     if newest_list == i64::MAX {
         return Ok(false);
     }
-    if !host.list(LISTS)?.iter().any(|name| name.ends_with("_InRelease") || name.ends_with("_Release")) {
+    if !host.list(LISTS)?.iter().any(|name| name.ends_with("Release") || name.ends_with("_Packages")) {
         return Ok(true);
     }
     let mut sources = vec!["/etc/apt/sources.list".to_string()];

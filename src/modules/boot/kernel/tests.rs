@@ -30,6 +30,7 @@ fn el7() -> Machine {
         ("/boot/grub2/grub.cfg", samples::EL7_GRUB_CFG),
         ("/boot/grub2/grubenv", &env),
         ("/boot/vmlinuz-3.10.0-514.el7.x86_64", "k"),
+        ("/boot/initramfs-3.10.0-514.el7.x86_64.img", "i"),
         ("/proc/sys/kernel/osrelease", "3.10.0-514.el7.x86_64\n"),
         ("/usr/sbin/grubby", ""),
         ("/var/cache/", ""),
@@ -56,7 +57,7 @@ fn el7_a_pinned_kernel_is_installed_and_then_made_the_default() {
     assert!(argvs[1].starts_with("yum -y install /var/cache/"), "{argvs:?}");
     assert_eq!(argvs[2], format!("grubby --set-default=/boot/vmlinuz-{NEW}"));
     let boot = loader::read(&host).unwrap();
-    let default = boot.default().unwrap();
+    let default = boot.default_entry().unwrap();
     assert_eq!(default.version.as_deref(), Some(NEW));
     assert!(cmdline::words(&default.args).contains(&"rd.lvm.lv=cl/swap".to_string()), "{}", default.args);
     assert!(host.exists(&format!("/boot/initramfs-{NEW}.img")).unwrap());
@@ -74,7 +75,7 @@ fn being_installed_being_the_default_and_running_are_three_facts() {
     only["default"] = json!(false);
     apply(&host, "kernel", only.clone()).unwrap();
     let boot = loader::read(&host).unwrap();
-    assert_eq!(boot.default().unwrap().version.as_deref(), Some("3.10.0-514.el7.x86_64"));
+    assert_eq!(boot.default_entry().unwrap().version.as_deref(), Some("3.10.0-514.el7.x86_64"));
     let again = plan(&host, "kernel", only).unwrap();
     assert_eq!((&again.result["is_default"], again.reboot.len()), (&json!(false), 0));
     // An installed one that is new enough needs no source.
@@ -84,6 +85,17 @@ fn being_installed_being_the_default_and_running_are_three_facts() {
     let done = apply(&host, "kernel", json!({"name": "distribution"})).unwrap();
     assert_eq!(argvs(&done), ["grubby --set-default=/boot/vmlinuz-3.10.0-514.el7.x86_64"]);
     assert_eq!(loader::default_entry(&host).unwrap().title, OLD_TITLE);
+}
+
+#[test]
+fn what_would_not_boot_never_becomes_the_default() {
+    let host = el7();
+    let mut only = pinned();
+    only["default"] = json!(false);
+    apply(&host, "kernel", only).unwrap();
+    predict(&host, &Op::Remove { path: format!("/boot/initramfs-{NEW}.img") }).unwrap();
+    let error = plan(&host, "kernel", pinned()).unwrap_err().to_string();
+    assert!(error.contains(&format!("/boot/initramfs-{NEW}.img is missing")), "{error}");
 }
 
 #[test]
