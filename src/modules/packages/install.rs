@@ -3,6 +3,7 @@
 use super::manager::{Manager, Options, Verb};
 use super::query::{self, Found};
 use super::spec::{Source, Spec};
+use crate::change::action::Pin;
 use crate::change::{Content, Diff, Effect, Op, Plan};
 use crate::host::version::{compare_deb, compare_rpm};
 use crate::host::{Error, Host, Result};
@@ -20,6 +21,8 @@ pub struct Install<'a> {
     pub names: &'a [&'a str],
     /// Hex SHA-256 of what the URL in `names` gives.
     pub sha256: Option<&'a str>,
+    /// A URL may do without a hash: the first content seen is pinned in the lock file.
+    pub pin: bool,
     /// Upgrade what is there to the newest.
     pub latest: bool,
     /// Repositories that are switched on for this (yum, dnf).
@@ -82,7 +85,7 @@ pub fn install(host: &dyn Host, wanted: &Install) -> Result<Plan> {
     }
     let mut specs: Vec<Spec> = Vec::new();
     for name in wanted.names {
-        let spec = Spec::parse(name, manager, wanted.sha256)?;
+        let spec = Spec::parse(name, manager, wanted.sha256, wanted.pin)?;
         match specs.iter().find(|other| other.name == spec.name) {
             Some(other) if *other == spec => {}
             Some(_) => {
@@ -129,7 +132,7 @@ pub fn install(host: &dyn Host, wanted: &Install) -> Result<Plan> {
 
     for one in &missing {
         if let Source::Url { url, sha256 } = &one.spec.source {
-            download(host, &mut plan, url, sha256)?;
+            download(host, &mut plan, url, sha256.as_deref())?;
         }
     }
     for downgrade in [false, true] {
@@ -234,14 +237,18 @@ fn cached(url: &str) -> String {
     format!("{CACHE}/{name}")
 }
 
-fn download(host: &dyn Host, plan: &mut Plan, url: &str, sha256: &str) -> Result<()> {
+fn download(host: &dyn Host, plan: &mut Plan, url: &str, sha256: Option<&str>) -> Result<()> {
     let path = cached(url);
-    if host.sha256(&path)?.as_deref() == Some(sha256) {
+    if sha256.is_none() {
+        plan.pins.push(Pin { url: url.to_string(), path: path.clone() });
+    }
+    if sha256.is_some() && host.sha256(&path)?.as_deref() == sha256 {
         return Ok(());
     }
     make_folders(host, plan, CACHE)?;
-    let diff = Diff::added("download", &path, format!("{url} (sha256 {sha256})"));
-    let (url, sha256) = (url.to_string(), Some(sha256.to_string()));
+    let hash = sha256.map(|sha256| format!(" (sha256 {sha256})")).unwrap_or_default();
+    let diff = Diff::added("download", &path, format!("{url}{hash}"));
+    let (url, sha256) = (url.to_string(), sha256.map(str::to_string));
     plan.push(Op::Download { url, path, sha256, mode: Some(0o644) }, vec![diff]);
     Ok(())
 }
@@ -310,7 +317,7 @@ pub fn remove(host: &dyn Host, names: &[&str], purge: bool) -> Result<Plan> {
     let mut gone: Vec<(String, Option<String>)> = Vec::new();
     let mut aliases = Vec::new();
     for name in names {
-        let spec = Spec::parse(name, manager, None)?;
+        let spec = Spec::parse(name, manager, None, false)?;
         let Found { package: Some(package), satisfied } = query::find(host, manager, &spec)? else { continue };
         if !satisfied {
             continue;
