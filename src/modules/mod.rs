@@ -129,7 +129,6 @@ fn schema<T: JsonSchema>() -> Schema {
 }
 
 /// All modules, one line each.
-pub static TABLE: &[Entry] = &[on_machine::<files::copy::Copy>(), on_machine::<libvirt::domain::LibvirtDomain>()];
 #[rustfmt::skip] // one line each, also when there are few: branches that add modules merge by line
 pub static TABLE: &[Entry] = &[
     on_machine::<boot::kernel_cmdline::KernelCmdline>(),
@@ -146,6 +145,12 @@ pub static TABLE: &[Entry] = &[
     on_controller::<control::play::IncludeVars>(),
     on_controller::<control::play::Meta>(),
     on_controller::<control::play::SetFact>(),
+    on_machine::<libvirt::daemon::Libvirt>(),
+    on_machine::<libvirt::domain::LibvirtDomain>(),
+    on_machine::<libvirt::network::LibvirtNetwork>(),
+    on_machine::<libvirt::ovmf::Ovmf>(),
+    on_machine::<libvirt::virtio_win::VirtioWin>(),
+    on_machine::<libvirt::volume::LibvirtVolume>(),
     on_machine::<packages::package::Package>(),
     on_machine::<system::group::Group>(),
     on_machine::<system::hostname::Hostname>(),
