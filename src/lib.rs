@@ -7,6 +7,6 @@ pub mod diag;
 pub mod facts;
 pub mod host;
 pub mod modules;
-pub mod template;
 pub mod playbook;
+pub mod template;
 pub mod yaml;
