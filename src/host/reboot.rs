@@ -13,7 +13,7 @@ use crate::change::{Effect, Op, Run};
 use crate::facts::{iommu, pci};
 use crate::modules::boot::loader::{self, Kind};
 use crate::modules::boot::{cmdline, grubenv};
-use crate::modules::vfio;
+use crate::modules::{network, vfio};
 
 /// Command line, running kernel, devices, units and guests become what the boot configuration says.
 ///
@@ -23,6 +23,7 @@ pub fn predict(model: &dyn Model) -> Result<()> {
     kernel(model)?;
     groups(model)?;
     vfio::predict_boot(model)?;
+    network::predict_boot(model)?;
     modules(model)?;
     boot_id(model)?;
     units(model)?;
