@@ -33,6 +33,11 @@ impl Trouble {
     }
 }
 
+/// Is it what `omit` stands for?
+fn is_omitted(value: &Value) -> bool {
+    value.as_str() == Some(super::vars::OMIT)
+}
+
 /// Renders nodes.
 #[derive(Default)]
 pub struct Render {
@@ -46,7 +51,9 @@ impl Render {
         Ok(match &node.value {
             NodeValue::String(text) => self.text(text, node, scope)?,
             NodeValue::List(list) => {
-                Value::Array(list.iter().map(|one| self.node(one, scope)).collect::<Result<_, _>>()?)
+                let items =
+                    list.iter().map(|one| self.node(one, scope)).filter(|item| !item.as_ref().is_ok_and(is_omitted));
+                Value::Array(items.collect::<Result<_, _>>()?)
             }
             NodeValue::Map(map) => {
                 let mut out = Map::new();
@@ -59,7 +66,10 @@ impl Render {
                             return Err(Trouble::of(&error, &key.name, &place));
                         }
                     };
-                    out.insert(name, self.node(one, scope)?);
+                    let value = self.node(one, scope)?;
+                    if !is_omitted(&value) {
+                        out.insert(name, value);
+                    }
                 }
                 Value::Object(out)
             }
