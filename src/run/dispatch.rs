@@ -47,7 +47,10 @@ impl HostRun<'_> {
 
     fn parameters(&self, task: &Task, context: &Context, play: &PlayRun) -> Result<Map<String, Value>, Trouble> {
         match self.shared.render.node(&task.params, &self.scope(play, context)).map_err(|t| self.judged(t))? {
-            Value::Object(map) => Ok(map),
+            Value::Object(mut map) => {
+                render::leave_out_omitted(&mut map);
+                Ok(map)
+            }
             _ => Ok(Map::new()),
         }
     }

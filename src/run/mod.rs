@@ -68,7 +68,6 @@ pub struct Settings {
 /// Playbooks and inventory, read and checked; nothing has been touched.
 pub struct Prepared {
     settings: Settings,
-    inventory: Inventory,
     loader: Arc<Mutex<Loader>>,
     plays: Vec<PlayRun>,
     extra_vars: Raw,
@@ -177,7 +176,7 @@ pub fn prepare(settings: Settings) -> Result<Prepared, Vec<Diagnostic>> {
         return Err(errors);
     }
     let loader = Arc::new(Mutex::new(loader));
-    Ok(Prepared { settings, inventory, loader, plays: runs, extra_vars, hosts, warnings })
+    Ok(Prepared { settings, loader, plays: runs, extra_vars, hosts, warnings })
 }
 
 fn play_run(
@@ -301,6 +300,7 @@ impl HostStart {
         host.vars.inventory = self.inventory.clone();
         host.vars.magic = self.magic.clone();
         host.vars.magic.insert("vfio_provision_reboot_reasons".into(), json!([]));
+        host.vars.magic.insert("omit".into(), render::OMIT.into());
         host.reach = Some(self.connection.clone());
         host.inventory_folder = self.folder.clone();
         host.recap = HostRecap::default();

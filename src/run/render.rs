@@ -111,6 +111,25 @@ impl Render {
     }
 }
 
+/// The value of `omit`: a parameter that has it is as if it were not given. No user writes this by accident.
+pub const OMIT: &str = "__omit_this_parameter_5d1f7c__";
+
+/// Takes omitted parameters out, also those inside of maps and lists.
+pub fn leave_out_omitted(map: &mut Map<String, Value>) {
+    fn inside(value: &mut Value) {
+        match value {
+            Value::Object(map) => leave_out_omitted(map),
+            Value::Array(list) => {
+                list.retain(|one| one.as_str() != Some(OMIT));
+                list.iter_mut().for_each(inside);
+            }
+            _ => {}
+        }
+    }
+    map.retain(|_, value| value.as_str() != Some(OMIT));
+    map.values_mut().for_each(inside);
+}
+
 /// What Ansible takes for a truth value.
 pub fn truth(value: &Value) -> Option<bool> {
     match value {

@@ -180,6 +180,7 @@ impl HostRun<'_> {
             }
         };
         let mut attempts = 1;
+        let sent = self.saved.len();
         loop {
             let mut ended = match self.conditions(&context.common.when, &self.scope(play, context)) {
                 Ok(true) => self.dispatch(task, context, play, &id),
@@ -204,6 +205,10 @@ impl HostRun<'_> {
                     ended.outcome.result.insert("attempts".into(), attempts.into());
                 }
                 let finished = self.finished(id, &ended.outcome, begun.elapsed());
+                // What a machine was asked can be asked again; what could not even be asked is in no plan.
+                if ended.outcome.status == Status::Unknown && self.saved.len() == sent && task.module.name != "debug" {
+                    self.unsavable.push(finished.id.task.clone());
+                }
                 return (ended, finished);
             }
             left -= 1;
