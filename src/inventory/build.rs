@@ -142,11 +142,8 @@ impl Builder {
             let file = &self.file;
             let entry = self.hosts.entry(name);
             let id = entry.index();
-            let draft = entry.or_insert_with(|| HostDraft {
-                vars: Map::new(),
-                groups: IndexSet::new(),
-                file: file.clone(),
-            });
+            let draft =
+                entry.or_insert_with(|| HostDraft { vars: Map::new(), groups: IndexSet::new(), file: file.clone() });
             draft.groups.insert(group);
             let own = if at == last { std::mem::take(&mut vars) } else { vars.clone() };
             if draft.vars.is_empty() {
@@ -258,9 +255,8 @@ impl Builder {
             for (span, why) in &draft.mentions {
                 let error = Diagnostic::error(format!("the group `{name}` is nowhere defined")).at(span);
                 let error = match why {
-                    Mention::Child if self.hosts.contains_key(name) => error.help(format!(
-                        "`{name}` is a host; hosts stand in `[NAME]`, only groups in `[NAME:children]`"
-                    )),
+                    Mention::Child if self.hosts.contains_key(name) => error
+                        .help(format!("`{name}` is a host; hosts stand in `[NAME]`, only groups in `[NAME:children]`")),
                     Mention::Child => error.help(format!("define it by a section `[{name}]`, even an empty one")),
                     Mention::Vars => error.help(format!("define it by a section `[{name}]` that holds its hosts")),
                 };
@@ -331,8 +327,7 @@ fn host_names(pattern: &str, span: &Span) -> Result<(Vec<String>, Option<u16>), 
         let error = wrong(format!("a host's name can't begin with `-`: `{pattern}`"));
         return Err(error.help("a YAML inventory needs a name that ends in .yml or .yaml"));
     }
-    let names = range::expand(pattern).map_err(|problem| {
-        wrong(problem).help("ranges are written [01:40], [1:10:2] or [a:f]")
-    })?;
+    let names = range::expand(pattern)
+        .map_err(|problem| wrong(problem).help("ranges are written [01:40], [1:10:2] or [a:f]"))?;
     Ok((names, port))
 }

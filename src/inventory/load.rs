@@ -10,9 +10,8 @@ use super::{UNGROUPED, ini, yaml_file};
 use crate::diag::{Diagnostic, Source, Span, nearest};
 
 /// What is no inventory although it lies in a folder of inventories, by the end of its name (as in Ansible).
-const NOT_INVENTORIES: [&str; 13] = [
-    "~", ".pyc", ".pyo", ".swp", ".bak", ".rpm", ".md", ".txt", ".rst", ".orig", ".cfg", ".retry", ".lock",
-];
+const NOT_INVENTORIES: [&str; 13] =
+    ["~", ".pyc", ".pyo", ".swp", ".bak", ".rpm", ".md", ".txt", ".rst", ".orig", ".cfg", ".retry", ".lock"];
 /// Folders in folders may go so deep; a link to a folder above never ends.
 const MAX_DEPTH: usize = 16;
 
@@ -103,7 +102,9 @@ fn text_of(path: &Path) -> Result<String, Diagnostic> {
     let bytes = fs::read(path).map_err(|problem| {
         let error = Diagnostic::error(format!("can't read the inventory {shown}: {problem}"));
         match similar(path) {
-            Some(name) if problem.kind() == std::io::ErrorKind::NotFound => error.help(format!("did you mean `{name}`?")),
+            Some(name) if problem.kind() == std::io::ErrorKind::NotFound => {
+                error.help(format!("did you mean `{name}`?"))
+            }
             _ => error,
         }
     })?;
@@ -113,7 +114,9 @@ fn text_of(path: &Path) -> Result<String, Diagnostic> {
     let program = text.as_ref().map_or(true, |text| text.starts_with("#!"));
     if executable && program {
         return Err(Diagnostic::error(format!("{shown} is a program; dynamic inventories are not supported yet"))
-            .help(format!("write what it prints into a file (`{shown} --list`), or hosts into an INI or YAML inventory")));
+            .help(format!(
+                "write what it prints into a file (`{shown} --list`), or hosts into an INI or YAML inventory"
+            )));
     }
     let text = text.map_err(|_| Diagnostic::error(format!("the inventory {shown} is not UTF-8 text")))?;
     if text.starts_with("$ANSIBLE_VAULT;") {

@@ -113,7 +113,9 @@ impl Inventory {
 
     /// All groups with their hosts, those of the groups in them included; `all` and `ungrouped` come first.
     pub fn groups(&self) -> impl Iterator<Item = (&str, Vec<&str>)> {
-        self.groups.iter().map(|(name, group)| (name.as_str(), group.hosts.iter().filter_map(|id| self.name(*id)).collect()))
+        self.groups
+            .iter()
+            .map(|(name, group)| (name.as_str(), group.hosts.iter().filter_map(|id| self.name(*id)).collect()))
     }
 
     fn name(&self, id: HostId) -> Option<&str> {

@@ -80,9 +80,8 @@ fn split(pattern: &str, separator: char) -> Result<Vec<&str>, Diagnostic> {
     let mut rest = pattern;
     while !rest.is_empty() {
         let regex = rest.trim_start().trim_start_matches(['!', '&']).trim_start().starts_with('~');
-        let end = piece_end(rest, separator, regex).ok_or_else(|| {
-            Diagnostic::error(format!("a bracket in the host pattern `{pattern}` is never closed"))
-        })?;
+        let end = piece_end(rest, separator, regex)
+            .ok_or_else(|| Diagnostic::error(format!("a bracket in the host pattern `{pattern}` is never closed")))?;
         let (piece, behind) = rest.split_at(end);
         pieces.push(piece.trim());
         rest = behind.strip_prefix(separator).unwrap_or(behind);
@@ -172,7 +171,8 @@ fn named(inventory: &Inventory, name: &str, text: &str) -> Result<IndexSet<Pick>
     }
     if name.contains(['*', '?', '[']) {
         let glob = glob(name).and_then(|glob| regex::Regex::new(&glob).ok());
-        let glob = glob.ok_or_else(|| Diagnostic::error(format!("the brackets in the host pattern `{text}` are wrong")))?;
+        let glob =
+            glob.ok_or_else(|| Diagnostic::error(format!("the brackets in the host pattern `{text}` are wrong")))?;
         return many(inventory, text, |name| Ok(glob.is_match(name)));
     }
     let mut found = IndexSet::new();

@@ -72,9 +72,10 @@ fn steps(range: &str) -> Result<Vec<String>, String> {
     }
     let number = |text: &str| {
         let digits = text.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| text.parse::<u64>().ok()).flatten().ok_or_else(|| {
-            format!("the range `[{range}]` needs two numbers or two letters, and `{text}` does not fit")
-        })
+        digits
+            .then(|| text.parse::<u64>().ok())
+            .flatten()
+            .ok_or_else(|| format!("the range `[{range}]` needs two numbers or two letters, and `{text}` does not fit"))
     };
     let (first, last) = (number(begin)?, number(end)?);
     if first > last {

@@ -116,7 +116,8 @@ impl Folder {
 
 /// What a folder holds, by name, with whether it is a folder; a folder that is not there holds nothing.
 pub(super) fn list(path: &Path) -> Result<Vec<(String, PathBuf, bool)>, Diagnostic> {
-    let wrong = |problem: std::io::Error| Diagnostic::error(format!("can't read the folder {}: {problem}", path.display()));
+    let wrong =
+        |problem: std::io::Error| Diagnostic::error(format!("can't read the folder {}: {problem}", path.display()));
     let listing = match fs::read_dir(path) {
         Ok(listing) => listing,
         Err(problem) if problem.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -146,7 +147,10 @@ fn read_folder(path: &Path, whose: Whose, vars: &mut Map<String, Value>, depth: 
         }
         if folder {
             read_folder(&path, whose, vars, depth + 1)?;
-        } else if path.extension().is_none_or(|extension| ["yml", "yaml", "json"].iter().any(|known| extension == *known)) {
+        } else if path
+            .extension()
+            .is_none_or(|extension| ["yml", "yaml", "json"].iter().any(|known| extension == *known))
+        {
             read_file(&path, whose, vars)?;
         }
     }
@@ -155,7 +159,8 @@ fn read_folder(path: &Path, whose: Whose, vars: &mut Map<String, Value>, depth: 
 
 fn read_file(path: &Path, whose: Whose, vars: &mut Map<String, Value>) -> Result<(), Diagnostic> {
     let name = path.display().to_string();
-    let text = fs::read_to_string(path).map_err(|problem| Diagnostic::error(format!("can't read {name}: {problem}")))?;
+    let text =
+        fs::read_to_string(path).map_err(|problem| Diagnostic::error(format!("can't read {name}: {problem}")))?;
     if text.starts_with("$ANSIBLE_VAULT;") {
         return Err(Diagnostic::error(format!("{name} is encrypted by ansible-vault, which can't be read yet"))
             .help("vault support comes later; until then give the values by `-e @FILE`"));
