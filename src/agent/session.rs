@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::journal::Journal;
 use super::protocol::{Mode, Outcome, Reply, Status, Task};
+use crate::change::action::Pin;
 use crate::change::{Action, Effect, Op, Plan};
 use crate::host::{Error, Host, Machine, Output, Result};
 use crate::modules::{self, Side};
@@ -76,9 +77,11 @@ impl Session {
         };
         let mut staged = false;
         let mut warned = Vec::new();
+        let mut pins = Vec::new();
         for stage in 0..MOST_STAGES {
             let mut plan = ask(task.parameters.clone(), self.machine.as_ref())?;
-            self.pin(&mut plan)?;
+            self.pin(&mut plan, outcome)?;
+            pins.extend(plan.pins.iter().filter(|pin| !pins.contains(*pin)).cloned().collect::<Vec<_>>());
             if stage > 0 && !staged && !plan.actions.is_empty() && self.mode == Mode::Apply {
                 return Err(did_not_converge(&plan.actions));
             }
@@ -96,7 +99,7 @@ impl Session {
             outcome.warnings = warned.clone();
             outcome.act |= plan.act;
             if last {
-                self.seen(&plan, outcome)?;
+                self.seen(&pins, outcome)?;
                 break;
             }
             if let Some(expected) = &task.expect {
@@ -162,10 +165,23 @@ impl Session {
     }
 
     /// Gives downloads whose hash nobody gave the one that the lock file has.
-    fn pin(&self, plan: &mut Plan) -> Result<()> {
+    fn pin(&self, plan: &mut Plan, outcome: &mut Outcome) -> Result<()> {
         for action in &mut plan.actions {
-            if let Op::Download { url, sha256: sha256 @ None, .. } = &mut action.op {
+            let Op::Download { url, sha256, .. } = &mut action.op else { continue };
+            if sha256.is_none() {
                 *sha256 = self.pins.get(url).cloned();
+            }
+            let known = match sha256 {
+                Some(sha256) => format!("by its SHA-256 {sha256}"),
+                None => "its SHA-256 is not known yet".into(),
+            };
+            let note = match (self.machine.is_recorded(), &sha256) {
+                (true, _) => format!("nothing is downloaded here: {url} is recorded as fetched, {known}"),
+                (false, None) => format!("{url}: the SHA-256 of what comes is pinned in vfio-provision.lock"),
+                (false, Some(_)) => continue,
+            };
+            if !outcome.notes.contains(&note) {
+                outcome.notes.push(note);
             }
         }
         for pin in &plan.pins {
@@ -186,11 +202,11 @@ impl Session {
     }
 
     /// Content that is there now and that the lock file does not know yet.
-    fn seen(&self, plan: &Plan, outcome: &mut Outcome) -> Result<()> {
+    fn seen(&self, pins: &[Pin], outcome: &mut Outcome) -> Result<()> {
         if self.mode == Mode::Plan {
             return Ok(());
         }
-        for pin in plan.pins.iter().filter(|pin| !self.pins.contains_key(&pin.url)) {
+        for pin in pins.iter().filter(|pin| !self.pins.contains_key(&pin.url)) {
             match self.machine.sha256(&pin.path) {
                 Ok(Some(sha256)) => {
                     outcome.pins.insert(pin.url.clone(), sha256);

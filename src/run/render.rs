@@ -33,11 +33,6 @@ impl Trouble {
     }
 }
 
-/// Is it what `omit` stands for?
-fn is_omitted(value: &Value) -> bool {
-    value.as_str() == Some(super::vars::OMIT)
-}
-
 /// Renders nodes.
 #[derive(Default)]
 pub struct Render {
@@ -51,9 +46,7 @@ impl Render {
         Ok(match &node.value {
             NodeValue::String(text) => self.text(text, node, scope)?,
             NodeValue::List(list) => {
-                let items =
-                    list.iter().map(|one| self.node(one, scope)).filter(|item| !item.as_ref().is_ok_and(is_omitted));
-                Value::Array(items.collect::<Result<_, _>>()?)
+                Value::Array(list.iter().map(|one| self.node(one, scope)).collect::<Result<_, _>>()?)
             }
             NodeValue::Map(map) => {
                 let mut out = Map::new();
@@ -66,10 +59,7 @@ impl Render {
                             return Err(Trouble::of(&error, &key.name, &place));
                         }
                     };
-                    let value = self.node(one, scope)?;
-                    if !is_omitted(&value) {
-                        out.insert(name, value);
-                    }
+                    out.insert(name, self.node(one, scope)?);
                 }
                 Value::Object(out)
             }

@@ -28,10 +28,10 @@ pub struct Kernel {
     name: Option<Name>,
     /// At least this version, such as "4.9" or "4.9.2-1". A kernel that is already installed and new enough is taken.
     minimum: Option<Text>,
-    /// The kernel's RPM at a fixed address, best with `sha256`. Its file name must be the usual
+    /// The kernel's RPM at a fixed address, with `sha256`. Its file name must be the usual
     /// `kernel-ml-6.9.7-1.el7.elrepo.x86_64.rpm`. Without `minimum` exactly this version is meant.
     url: Option<String>,
-    /// Hex SHA-256 of the file at `url`. Without it, the first content seen is kept in the lock file, and holds.
+    /// Hex SHA-256 of the file at `url`.
     sha256: Option<String>,
     /// Another address of the package that brings ELRepo's repositories, such as a mirror's.
     release_url: Option<String>,
@@ -263,7 +263,7 @@ impl Kernel {
         if let (Some(rpm), Some(url)) = (&wish.pinned, &self.url) {
             let effects = elrepo::kernel_effects(host, boot, &rpm.release(), &rpm.name)?;
             let wanted =
-                Install { names: &[url], sha256: self.sha256.as_deref(), effects: &effects, ..Install::default() };
+                Install { names: &[url], sha256: self.sha256.as_deref(), pin: true, effects: &effects, ..Install::default() };
             let mut plan = packages::install(host, &wanted)?;
             if plan.actions.is_empty() {
                 return Err(no_entry(&rpm.release()));
