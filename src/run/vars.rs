@@ -12,9 +12,6 @@ use crate::yaml::{Key, Node};
 /// Variables as a user wrote them; strings in them may be templates.
 pub type Raw = Map<String, Value>;
 
-/// What `omit` is: a parameter or an item with this value counts as not given.
-pub const OMIT: &str = "\u{1}vfio-provision: omit this\u{1}";
-
 /// One source of variables.
 #[derive(Clone, Copy)]
 pub enum Layer<'a> {
@@ -79,8 +76,7 @@ impl<'a> Scope<'a> {
 
 impl Lookup for Scope<'_> {
     fn get(&self, name: &str) -> Option<Var> {
-        let found = self.layers.iter().find_map(|layer| layer.get(name));
-        found.or_else(|| (name == "omit").then(|| Var::fixed(OMIT)))
+        self.layers.iter().find_map(|layer| layer.get(name))
     }
 
     fn names(&self) -> Vec<String> {

@@ -138,6 +138,7 @@ fn refusals() {
     for (parameters, why) in [
         (json!({"name": "kernel-ml"}), "url:"),
         (json!({"name": "kernel-lt"}), "kernel-lt-5.4.278"),
+        (json!({"url": URL}), "needs `sha256:`"),
         (json!({"sha256": sha()}), "belongs to `url:`"),
         (json!({"url": URL, "sha256": sha(), "minimum": "6.1"}), "older than `minimum: 6.1`"),
         (json!({"url": URL, "sha256": sha(), "name": "kernel-lt"}), "`url:` gives kernel-ml"),
