@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 fn told(arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_vfio-provision")).args(arguments).env("COLUMNS", "100").output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_vfio-provision")).args(arguments).env("COLUMNS", "100").output().unwrap();
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }

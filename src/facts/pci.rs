@@ -269,7 +269,8 @@ fn last_part(path: &str) -> Option<String> {
 }
 
 fn bars(resource: &str) -> Vec<Bar> {
-    // Flag words differ between kernels, so only start and end count. Seven windows; what follows is of bridges and VFs.
+    // Flag words differ between kernels, so only start and end count. Seven windows; what follows is of bridges and
+    // VFs.
     resource
         .lines()
         .take(7)

@@ -13,7 +13,7 @@ use crate::change::{Effect, Op, Run};
 use crate::facts::{iommu, pci};
 use crate::modules::boot::loader::{self, Kind};
 use crate::modules::boot::{cmdline, grubenv};
-use crate::modules::vfio;
+use crate::modules::{network, vfio};
 
 /// Command line, running kernel, devices, units and guests become what the boot configuration says.
 ///
@@ -23,6 +23,7 @@ pub fn predict(model: &dyn Model) -> Result<()> {
     kernel(model)?;
     groups(model)?;
     vfio::predict_boot(model)?;
+    network::predict_boot(model)?;
     modules(model)?;
     boot_id(model)?;
     units(model)?;
@@ -85,15 +86,21 @@ fn groups(model: &dyn Model) -> Result<()> {
     }
     let devices = pci::devices(model)?;
     let mut effects = Vec::new();
+    // A recorded machine knows its board. Otherwise the functions of one card share a group, and which other devices do
+    // is not known.
+    let recorded = model.groups_with_iommu();
     let mut cards: Vec<&pci::Device> = Vec::new();
     for device in &devices {
-        // The functions of one card share a group; which other devices do depends on the board.
-        let number = match cards.iter().position(|card| card.address.same_card(&device.address)) {
-            Some(number) => number,
-            None => {
-                cards.push(device);
-                cards.len() - 1
-            }
+        let number = match recorded.get(&device.address.to_string()) {
+            Some(number) => *number as usize,
+            None if !recorded.is_empty() => continue,
+            None => match cards.iter().position(|card| card.address.same_card(&device.address)) {
+                Some(number) => number,
+                None => {
+                    cards.push(device);
+                    cards.len() - 1
+                }
+            },
         };
         let group = format!("{}/{number}", iommu::GROUPS);
         let folder = device.address.folder();

@@ -165,6 +165,12 @@ pub static TABLE: &[Entry] = &[
     on_controller::<control::play::IncludeVars>(),
     on_controller::<control::play::Meta>(),
     on_controller::<control::play::SetFact>(),
+    on_machine::<libvirt::daemon::Libvirt>(),
+    on_machine::<libvirt::domain::LibvirtDomain>(),
+    on_machine::<libvirt::network::LibvirtNetwork>(),
+    on_machine::<libvirt::ovmf::Ovmf>(),
+    on_machine::<libvirt::virtio_win::VirtioWin>(),
+    on_machine::<libvirt::volume::LibvirtVolume>(),
     on_machine::<packages::package::Package>(),
     on_machine::<packages::rpm_key::RpmKey>(),
     on_machine::<packages::yum_repository::YumRepository>(),
@@ -177,8 +183,6 @@ pub static TABLE: &[Entry] = &[
     on_machine::<system::user::User>(),
     on_machine::<boot::initramfs::Initramfs>(),
     on_machine::<boot::kernel::Kernel>(),
-    on_machine::<boot::kernel_cmdline::KernelCmdline>(),
-    on_machine::<vfio::bind::VfioBind>(),
 ];
 
 /// A module by its short name, an alias, or its full name in Ansible (`ansible.builtin.copy`, `ansible.posix.sysctl`,

@@ -5,14 +5,20 @@ use super::loader::{Boot, Kind};
 use super::{bls, grub_cfg};
 use crate::change::{Diff, Effect, Op, Plan, Run};
 use crate::host::{Error, Family, Host, Os, Result};
+use crate::modules::Module;
+use crate::modules::packages::rpm_key::RpmKey;
 
 const SITE: &str = "https://www.elrepo.org";
 
+/// A key of ELRepo: its file on their site, and the fingerprint they publish.
+type Key = (&'static str, &'static str);
+
+const V1: Key = ("RPM-GPG-KEY-elrepo.org", "96C0104F631547311E0BB1AE309BC305BAADAE52");
+const V2: Key = ("RPM-GPG-KEY-v2-elrepo.org", "B8A755874DA240C9DAC4E71551600989EAA31D4A");
+
 /// Where the package with ELRepo's repositories is, and the keys it is signed with. EL9 and later reject the older key (DSA).
-fn sources(major: u32) -> Option<(String, &'static [&'static str])> {
-    const V1: &str = "RPM-GPG-KEY-elrepo.org";
-    const V2: &str = "RPM-GPG-KEY-v2-elrepo.org";
-    let keys: &[&str] = match major {
+fn sources(major: u32) -> Option<(String, &'static [Key])> {
+    let keys: &[Key] = match major {
         7 => &[V1],
         8 => &[V1, V2],
         9 | 10 => &[V2],
@@ -140,12 +146,17 @@ pub fn release(host: &dyn Host, os: &Os, url: Option<&str>) -> Result<Plan> {
         return Err(Error::refused(format!("no release package of ELRepo is known for {}", os.pretty)));
     };
     let url = url.unwrap_or(&usual);
-    let mut plan = Plan::nothing();
-    for key in keys {
-        let key = format!("{SITE}/{key}");
-        let run = Run::new(["rpm", "--import", key.as_str()], Vec::new());
-        plan.push(Op::Run(run), vec![Diff::added("rpm_key", &key, "trusted")]);
+    for (file, fingerprint) in keys {
+        let key = serde_json::json!({"key": format!("{SITE}/{file}"), "fingerprint": fingerprint});
+        let key: RpmKey =
+            serde_json::from_value(key).map_err(|e| Error::failed(format!("ELRepo's key {file}: {e}")))?;
+        let mut plan = key.plan(host)?;
+        if !plan.actions.is_empty() {
+            plan.staged = true;
+            return Ok(plan);
+        }
     }
+    let mut plan = Plan::nothing();
     let tool = if os.major() <= 7 { "yum" } else { "dnf" };
     let known = host.available("elrepo-release")?;
     let mut effects = vec![Effect::Package {
@@ -247,11 +258,10 @@ mod tests {
 
     #[test]
     fn each_enterprise_linux_has_its_keys() {
-        assert_eq!(
-            sources(7).map(|(url, keys)| (url, keys.len())),
-            Some(("https://www.elrepo.org/elrepo-release-7.el7.elrepo.noarch.rpm".into(), 1))
-        );
-        assert_eq!(sources(10).map(|(_, keys)| keys), Some(["RPM-GPG-KEY-v2-elrepo.org"].as_slice()));
+        let (url, keys) = sources(7).unwrap();
+        assert_eq!(url, "https://www.elrepo.org/elrepo-release-7.el7.elrepo.noarch.rpm");
+        assert_eq!(keys, [V1]);
+        assert_eq!(sources(10).map(|(_, keys)| keys), Some([V2].as_slice()));
         assert!(sources(6).is_none());
     }
 }

@@ -194,7 +194,8 @@ impl Target<'_> {
     }
 }
 
-fn check(command: &str) -> Result<Vec<String>> {
+/// The command line of `validate` as words.
+pub fn check(command: &str) -> Result<Vec<String>> {
     let words = words("validate", command)?;
     if words.iter().any(|word| word.contains("%s")) {
         Ok(words)

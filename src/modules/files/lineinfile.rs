@@ -43,7 +43,7 @@ pub struct LineInFile {
     state: State,
     /// `line` may contain `\1` or `\g<name>` for groups of `regexp`; where that does not match, nothing is done.
     /// Default: false.
-    #[serde(default, alias = "backrefs")]
+    #[serde(default)]
     backrefs: Flag,
     /// A new line goes behind the last line that this pattern finds, or to the end (`EOF`, the default).
     insertafter: Option<String>,

@@ -89,8 +89,8 @@ pub fn effects_down<H: Host + ?Sized>(host: &H, bridge: &str) -> Result<Vec<Effe
     Ok(effects)
 }
 
-/// Stops the card while its old configuration still stands, so that its DHCP client ends too. Only for tools that know an
-/// interface by its file alone; it comes before the files.
+/// Stops the card while its old configuration still stands, so that its DHCP client ends too. Only for tools that
+/// know an interface by its file alone; it comes before the files.
 ///
 /// # Errors
 /// When the machine can't be read.

@@ -16,10 +16,11 @@ use crate::modules::params::{Flag, Text};
 
 /// A bridge over a network card, so that guests stand in the same network as the machine.
 ///
-/// The bridge takes over what the card has now: its addresses, gateway, name servers and hardware address (so that a DHCP
-/// server knows it again). The files are always written at once. A bridge is brought up at once only where that can't cut
-/// anyone off; otherwise it comes with the next boot. This program does not edit the connection it talks through while
-/// it talks: that needs a guard which puts things back by itself, and until the machine boots nothing changes.
+/// The bridge takes over what the card has now: its addresses, gateway, name servers and hardware address (so that a
+/// DHCP server knows it again). The files are always written at once. A bridge is brought up at once only where that
+/// can't cut anyone off; otherwise it comes with the next boot. This program does not edit the connection it talks
+/// through while it talks: that needs a guard which puts things back by itself, and until the machine boots nothing
+/// changes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Bridge {
@@ -40,8 +41,8 @@ pub struct Bridge {
     ipv4: Option<Ipv4>,
     /// The bridge's hardware address; left out, that of the card.
     mac: Option<Text>,
-    /// `now`: bring it up at once, refused where the connection of this run goes through the card. `boot`: with the next
-    /// boot. `auto`: at once if nobody is connected through the card, else with the next boot.
+    /// `now`: bring it up at once, refused where the connection of this run goes through the card. `boot`: with the
+    /// next boot. `auto`: at once if nobody is connected through the card, else with the next boot.
     #[serde(default)]
     activate: Activate,
     /// Let unprivileged QEMU (qemu:///session) use the bridge: `allow NAME` in QEMU's bridge.conf.
@@ -233,14 +234,16 @@ impl Bridge {
             let text: String = wanted.iter().filter_map(|file| file.content.as_deref()).collect();
             if changed && self.ipv4.is_none() && dhcp_in(&text) {
                 plan.notes.push(format!(
-                    "networkd names itself to a DHCP server by more than the MAC: {} may get another address than {nic} had",
+                    "networkd names itself to a DHCP server by more than the MAC: {} may get another address \
+                     than {nic} had",
                     self.name
                 ));
             }
         }
         if host.read_line("/proc/sys/net/bridge/bridge-nf-call-iptables")?.as_deref() == Some("1") {
             plan.warnings.push(
-                "the firewall of this machine also filters what guests send over the bridge (br_netfilter is loaded): set \
+                "the firewall of this machine also filters what guests send over the bridge (br_netfilter is \
+                 loaded): set \
                  net.bridge.bridge-nf-call-iptables to 0 (sysctl) unless that is wanted"
                     .into(),
             );
@@ -314,7 +317,8 @@ impl Bridge {
         }
         if host.exists(&format!("{folder}/wireless"))? || host.exists(&format!("{folder}/phy80211"))? {
             return Err(Error::refused(format!(
-                "{nic} is wireless: an access point takes packets of one address only, so guests behind a bridge get none"
+                "{nic} is wireless: an access point takes packets of one address only, so guests behind a bridge \
+                 get none"
             ))
             .hint("use a wired card, or a routed network (libvirt_network with `forward: nat`)"));
         }

@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::backend::{ifcfg, ifupdown, keyfile, netplan, networkd};
@@ -46,11 +47,13 @@ const IFCFG: &str = "# by anaconda\nTYPE=\"Ethernet\"\nBOOTPROTO=\"static\"\nDEV
     HWADDR=0C:C4:7A:AA:BB:01\nUUID=1c8d\nIPADDR=192.168.1.10\nPREFIX=24\nGATEWAY=192.168.1.1\nDNS1=192.168.1.1";
 const PROFILE: &str = "[connection]\nid=lan\nuuid=1c8d\ntype=ethernet\nautoconnect=true\ninterface-name=eno1\n\n[ethernet]\n\n\
     [ipv4]\naddress1=192.168.1.10/24,192.168.1.1\ndns=192.168.1.1;\nmethod=manual\n\n[ipv6]\nmethod=auto\n";
-const NETPLAN: &str = "# cloud\nnetwork:\n    version: 2\n    ethernets:\n        eno1:\n            wakeonlan: true\n            \
+const NETPLAN: &str = "# cloud\nnetwork:\n    version: 2\n    ethernets:\n        eno1:\n            wakeonlan: \
+ true\n            \
     addresses:\n            - 192.168.1.10/24\n            routes:\n            -   to: default\n                via: 192.168.1.1\n            \
     nameservers: {addresses: [192.168.1.1]}\n        eno2:\n            dhcp4: true\n";
 const NETWORK: &str = "[Match]\nName=en*\n\n[Link]\nMTUBytes=9000\n\n[Network]\nDHCP=yes\n\n[DHCPv4]\nRouteMetric=50\n";
-const INTERFACES: &str = "source /etc/network/interfaces.d/*\n\nauto lo eno1\niface lo inet loopback\n\n# the lan\niface eno1 inet static\n    \
+const INTERFACES: &str = "source /etc/network/interfaces.d/*\n\nauto lo eno1\niface lo inet loopback\n\n# the \
+ lan\niface eno1 inet static\n    \
     address 192.168.1.10/24\n    gateway 192.168.1.1\n\niface eno2 inet dhcp\n";
 
 fn text(machine: &dyn Host, path: &str) -> String {
@@ -187,7 +190,8 @@ fn netplan_leaves_no_empty_mapping_and_knows_cards_by_mac() {
     apply(&machine, "bridge", json!({})).unwrap();
     let value: Value = serde_yaml::from_str(&text(&machine, path)).unwrap();
     assert_eq!(value, json!({"network": {"version": 2}}));
-    let matched = "network:\n  ethernets:\n    lan:\n      match: # by address\n        macaddress: \"0C:C4:7A:AA:BB:01\"\n      dhcp4: true\n  version: 2\n";
+    let matched = "network:\n  ethernets:\n    lan:\n      match: # by address\n        macaddress: \
+     \"0C:C4:7A:AA:BB:01\"\n      dhcp4: true\n  version: 2\n";
     let machine = with(UBUNTU, &[(path, matched)]);
     apply(&machine, "bridge", json!({})).unwrap();
     assert!(text(&machine, "/etc/netplan/90-vfio-provision-br0.yaml").contains("interfaces: [lan]\n"));
@@ -221,7 +225,8 @@ fn ifupdown_keeps_what_is_not_the_cards() {
     apply(&machine, "bridge", json!({})).unwrap();
     assert_eq!(
         text(&machine, ifupdown::MAIN),
-        "# BEGIN vfio-provision\n# bridge br0 port eno1 mac 0c:c4:7a:aa:bb:01\nauto lo\nauto br0\niface eno1 inet manual\n\
+        "# BEGIN vfio-provision\n# bridge br0 port eno1 mac 0c:c4:7a:aa:bb:01\nauto lo\nauto br0\niface eno1 \
+         inet manual\n\
          iface br0 inet static\n    address 192.168.1.10/24\n    gateway 192.168.1.1\n    bridge_ports eno1\n    bridge_stp off\n    \
          bridge_fd 0\n    bridge_hw 0c:c4:7a:aa:bb:01\n# END vfio-provision\n\
          source /etc/network/interfaces.d/*\n\n#vfio-provision# auto lo eno1\niface lo inet loopback\n\n# the lan\n\
@@ -469,6 +474,25 @@ fn qemu_of_a_user_may_use_it_only_when_asked() {
 }
 
 #[test]
+fn spanning_tree_keeps_the_delay_that_it_needs() {
+    for (os, path, content) in [
+        (EL7, "/etc/sysconfig/network-scripts/ifcfg-eno1", IFCFG),
+        (UBUNTU, "/etc/netplan/1.yaml", NETPLAN),
+        (ARCH, "/etc/systemd/network/20.network", NETWORK),
+        (DEBIAN, ifupdown::MAIN, INTERFACES),
+    ] {
+        let machine = with(os, &[(path, content)]);
+        package(&machine, "bridge-utils");
+        let diff = shown(&apply(&machine, "bridge", json!({"stp": true})).unwrap());
+        assert!(["STP=yes", "stp: true", "bridge_stp on"].iter().any(|line| diff.contains(line)), "{diff}");
+        assert!(
+            !["DELAY=0", "forward-delay: 0", "ForwardDelaySec=0", "bridge_fd"].iter().any(|line| diff.contains(line)),
+            "{diff}"
+        );
+    }
+}
+
+#[test]
 fn wrong_parameters() {
     let path = "/etc/sysconfig/network-scripts/ifcfg-eno1";
     let machine = with(EL7, &[(path, IFCFG)]);
@@ -483,4 +507,58 @@ fn wrong_parameters() {
     }
     assert!(refusal(&with(EL9, &[]), json!({"backend": "netplan"})).contains("could take over"));
     let _: &Overlay<_> = &machine;
+}
+
+/// Lines that such files are made of, in any order, with and without a newline at the end.
+fn any_text(lines: &'static [&'static str]) -> impl Strategy<Value = String> {
+    (prop::collection::vec(prop::sample::select(lines), 0..14), any::<bool>())
+        .prop_map(|(lines, newline)| lines.join("\n") + if newline { "\n" } else { "" })
+}
+
+/// Whatever stands in the file: no panic, and where the bridge is made, every byte comes back.
+fn comes_back(os: &str, path: &str, content: &str) -> std::result::Result<(), TestCaseError> {
+    let machine = with(os, &[(path, content)]);
+    package(&machine, "bridge-utils");
+    if plan(&machine, "bridge", json!({})).is_err() {
+        return Ok(());
+    }
+    apply(&machine, "bridge", json!({})).unwrap();
+    apply(&machine, "bridge", json!({"state": "absent"})).unwrap();
+    prop_assert_eq!(text(&machine, path), content);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn any_ifcfg_comes_back(text in any_text(&[
+        "DEVICE=eno1", "DEVICE=\"eno1\"", "IPADDR=1.2.3.4", "BOOTPROTO=dhcp", "# x", "", "ONBOOT=yes", "BRIDGE=br0", "=", "IPV6INIT=no",
+    ])) {
+        comes_back(EL7, "/etc/sysconfig/network-scripts/ifcfg-eno1", &text)?;
+    }
+
+    #[test]
+    fn any_interfaces_come_back(text in any_text(&[
+        "auto eno1", "auto lo eno1", "iface eno1 inet dhcp", "iface eno1", "    address 1.2.3.4/24", "iface lo inet loopback", "", "# x",
+        "iface eno1 inet6 auto", "allow-hotplug eno1", "source /x/*",
+    ])) {
+        comes_back(DEBIAN, ifupdown::MAIN, &text)?;
+    }
+
+    #[test]
+    fn any_netplan_comes_back(text in any_text(&[
+        "network:", "  version: 2", "  ethernets:", "    eno1:", "      dhcp4: true", "      addresses:", "      - 1.2.3.4/24",
+        "        - 1.2.3.5/24", "      match: {name: eno1}", "      mtu: 9000", "# x", "", "    eno2: {}", "\u{e4}: \u{fc}", "   odd:",
+    ])) {
+        comes_back(UBUNTU, "/etc/netplan/1.yaml", &text)?;
+    }
+
+    #[test]
+    fn any_profile_comes_back(text in any_text(&[
+        "[connection]", "type=ethernet", "interface-name=eno1", "autoconnect=true", "autoconnect = false", "[ipv4]", "method=auto", "#x",
+        "", "[", "zone=home",
+    ])) {
+        comes_back(EL9, "/etc/NetworkManager/system-connections/a.nmconnection", &text)?;
+    }
 }

@@ -33,14 +33,16 @@ fn packets(mut bytes: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     while let Some((tag, body, rest)) = packet(bytes) {
         // Version 4: SHA-1 over 0x99, the length in two bytes and the packet (section 5.5.4.2).
-        if tag == 6 && body.first() == Some(&4)
-            && let Ok(length) = u16::try_from(body.len()) {
-                let mut hasher = Sha1::new();
-                hasher.update([0x99]);
-                hasher.update(length.to_be_bytes());
-                hasher.update(body);
-                found.push(hasher.finalize().iter().map(|byte| format!("{byte:02X}")).collect());
-            }
+        if tag == 6
+            && body.first() == Some(&4)
+            && let Ok(length) = u16::try_from(body.len())
+        {
+            let mut hasher = Sha1::new();
+            hasher.update([0x99]);
+            hasher.update(length.to_be_bytes());
+            hasher.update(body);
+            found.push(hasher.finalize().iter().map(|byte| format!("{byte:02X}")).collect());
+        }
         bytes = rest;
     }
     found

@@ -128,11 +128,10 @@ pub fn files(job: &Job) -> Result<Vec<Wanted>> {
             _ => port.push_str(line),
         }
     }
-    let stp = if job.stp { "yes" } else { "no" };
-    let mut body = format!(
-        "DEVICE={0}\nNAME={0}\nTYPE=Bridge\nONBOOT=yes\nSTP={stp}\nDELAY=0\nAUTOCONNECT_SLAVES=yes\n",
-        job.name
-    );
+    // With spanning tree the kernel takes no delay below two seconds, so there it keeps its own.
+    let (stp, delay) = if job.stp { ("yes", "") } else { ("no", "DELAY=0\n") };
+    let mut body =
+        format!("DEVICE={0}\nNAME={0}\nTYPE=Bridge\nONBOOT=yes\nSTP={stp}\n{delay}AUTOCONNECT_SLAVES=yes\n", job.name);
     if let Some(mac) = job.mac {
         let _ = writeln!(body, "MACADDR={}", mac.to_uppercase());
     }

@@ -138,8 +138,9 @@ pub fn files(job: &Job) -> Result<Vec<Wanted>> {
         lines.extend(options.iter().map(|option| format!("    {option}")));
         if n == 0 {
             lines.push(format!("    bridge_ports {}", job.nic));
-            lines.push(format!("    bridge_stp {}", if job.stp { "on" } else { "off" }));
-            lines.push("    bridge_fd 0".into());
+            // With spanning tree the kernel takes no delay below two seconds, so there it keeps its own.
+            let stp: &[&str] = if job.stp { &["bridge_stp on"] } else { &["bridge_stp off", "bridge_fd 0"] };
+            lines.extend(stp.iter().map(|line| format!("    {line}")));
             lines.extend(job.mac.map(|mac| format!("    bridge_hw {mac}")));
         }
     }

@@ -24,7 +24,7 @@ pub fn profiles(job: &Job) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     for name in job.host.list(FOLDER)? {
         let path = format!("{FOLDER}/{name}");
-        if job.host.read_text(&path)?.is_some_and(|text| super::is_own(&text)) {
+        if super::text_of(job.host, &path)?.is_some_and(|text| super::is_own(&text)) {
             continue;
         }
         let Some(text) = theirs(job, &path)? else { continue };
@@ -145,7 +145,8 @@ fn asleep(job: &Job, text: &str) -> String {
         if bare.starts_with('[') {
             here = bare == "[connection]";
             out.push_str(line);
-            if here {
+            // A heading at the very end of a file, without a line of its own below, has nothing to put to sleep.
+            if here && line.ends_with('\n') {
                 out.push_str(&marks::inner_block(&[job.tag(), "autoconnect=false".into()]));
             }
         } else if here && key_value(line).is_some_and(|(key, _)| key == "autoconnect") {

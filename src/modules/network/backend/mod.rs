@@ -235,12 +235,23 @@ pub fn originals(host: &dyn Host, bridge: &str) -> Result<Vec<Wanted>> {
         .collect())
 }
 
+/// The text of a regular file; `None` for what is absent or something else (folders happen in `interfaces.d`).
+///
+/// # Errors
+/// When the machine can't be read.
+pub fn text_of(host: &dyn Host, path: &str) -> Result<Option<String>> {
+    match host.stat(path)? {
+        Some(stat) if stat.kind == crate::host::FileKind::File => host.read_text(path),
+        _ => Ok(None),
+    }
+}
+
 /// The text of someone else's file without what we did to it; refuses one that we changed for another bridge.
 ///
 /// # Errors
 /// The refusal, and when the machine can't be read.
 pub fn theirs(job: &Job, path: &str) -> Result<Option<String>> {
-    let now = job.host.read_text(path)?;
+    let now = text_of(job.host, path)?;
     if let Some(tag) = now.as_deref().and_then(tag_of)
         && tag.bridge != job.name
     {

@@ -136,7 +136,7 @@ pub fn file_of(job: &Job) -> Result<Option<(String, String)>> {
     let mut last = None;
     for name in job.host.list(FOLDER)? {
         let path = format!("{FOLDER}/{name}");
-        if !name.ends_with(".yaml") || job.host.read_text(&path)?.is_some_and(|text| is_own(&text)) {
+        if !name.ends_with(".yaml") || super::text_of(job.host, &path)?.is_some_and(|text| is_own(&text)) {
             continue;
         }
         let Some(text) = theirs(job, &path)? else { continue };
@@ -197,14 +197,17 @@ pub fn files(job: &Job) -> Result<Vec<Wanted>> {
         None => return Err(job.nothing_to_keep(FOLDER)),
     }
     let mut body = format!(
-        "network:\n  version: 2\n  ethernets:\n    {id}:\n      dhcp4: false\n      dhcp6: false\n  bridges:\n    {}:\n      \
+        "network:\n  version: 2\n  ethernets:\n    {id}:\n      dhcp4: false\n      dhcp6: \
+         false\n  bridges:\n    {}:\n      \
          interfaces: [{id}]\n",
         job.name
     );
     if let Some(mac) = job.mac {
         let _ = writeln!(body, "      macaddress: \"{mac}\"");
     }
-    let _ = write!(body, "      parameters:\n        stp: {}\n        forward-delay: 0\n", job.stp);
+    // With spanning tree the kernel takes no delay below two seconds, so there it keeps its own.
+    let delay = if job.stp { "" } else { "        forward-delay: 0\n" };
+    let _ = write!(body, "      parameters:\n        stp: {}\n{delay}", job.stp);
     if let Some(ipv4) = job.ipv4 {
         let _ = writeln!(body, "      dhcp4: {}", ipv4.method == Ipv4Method::Dhcp);
         let pairs = ipv4.pairs()?;

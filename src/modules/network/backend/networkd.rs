@@ -29,7 +29,7 @@ pub fn file_of(job: &Job) -> Result<Option<(String, String)>> {
         }
     }
     for path in by_name.into_values() {
-        let Some(text) = job.host.read_text(&path)? else { continue };
+        let Some(text) = super::text_of(job.host, &path)? else { continue };
         if !is_own(&text) && fits(job, &text) {
             return Ok(Some((path, text)));
         }
@@ -69,7 +69,8 @@ pub fn files(job: &Job) -> Result<Vec<Wanted>> {
     if let Some(mac) = job.mac {
         let _ = writeln!(netdev, "MACAddress={mac}");
     }
-    let _ = write!(netdev, "\n[Bridge]\nSTP={}\nForwardDelaySec=0\n", if job.stp { "yes" } else { "no" });
+    // With spanning tree the kernel takes no delay below two seconds, so there it keeps its own.
+    netdev.push_str(if job.stp { "\n[Bridge]\nSTP=yes\n" } else { "\n[Bridge]\nSTP=no\nForwardDelaySec=0\n" });
 
     let present = file_of(job)?;
     if let Some((theirs, _)) = &present
