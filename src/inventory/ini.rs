@@ -123,7 +123,7 @@ fn host(line: &Line, group: GroupId, build: &mut Builder) {
             let help = if comment {
                 "behind a host only `#` begins a comment"
             } else {
-                "one host a line, and behind it `name=value`, without blanks around the `=`; a value with blanks needs quotes"
+                "one host a line, then `name=value` without blanks around the `=`; a value with blanks needs quotes"
             };
             let error = Diagnostic::error(format!("`{}` is not of the form name=value", word.text));
             build.errors.push(error.at(&span).help(help));

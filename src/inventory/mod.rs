@@ -1,7 +1,7 @@
 //! Inventories: INI, YAML and folders to hosts, groups and variables; host patterns; and how a host is reached.
 //!
-//! What is read is Ansible's, and where Ansible would go on without a word (a pattern that names nothing, a group that is
-//! nowhere defined, an unknown key), it is an error here.
+//! What is read is Ansible's, and where Ansible would go on without a word (a pattern that names nothing, a group that
+//! is nowhere defined, an unknown key), it is an error here.
 
 mod build;
 mod connection;

@@ -1,4 +1,4 @@
-//! `group_vars/` and `host_vars/`: which files are there, and what is in them. Each is read once, and only when asked for.
+//! `group_vars/` and `host_vars/`: which files are there, and what is in them. Each is read once, when asked for.
 
 use std::collections::HashMap;
 use std::fs;
