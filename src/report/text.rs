@@ -158,7 +158,13 @@ impl<W: Write + Send> Text<W> {
             };
             text.push_str(&indent(&message, "    "));
         }
-        for warning in &finished.warnings {
+        // What is as asked was warned of when it was made so.
+        let warnings = finished.warnings.len();
+        if !say_notes && warnings > 0 {
+            let many = if warnings == 1 { "1 warning".into() } else { format!("{warnings} warnings") };
+            text = format!("{} {DIM}({many}, -v shows){DIM:#}\n", text.trim_end());
+        }
+        for warning in finished.warnings.iter().filter(|_| say_notes) {
             text.push_str(&indent(&format!("{YELLOW}warning:{YELLOW:#} {warning}"), "    "));
         }
         if let Some(error) = &finished.error {

@@ -263,7 +263,7 @@ impl Kernel {
         if let (Some(rpm), Some(url)) = (&wish.pinned, &self.url) {
             let effects = elrepo::kernel_effects(host, boot, &rpm.release(), &rpm.name)?;
             let wanted =
-                Install { names: &[url], sha256: self.sha256.as_deref(), pin: true, effects: &effects, ..Install::default() };
+                Install { names: &[url], sha256: self.sha256.as_deref(), effects: &effects, ..Install::default() };
             let mut plan = packages::install(host, &wanted)?;
             if plan.actions.is_empty() {
                 return Err(no_entry(&rpm.release()));

@@ -21,8 +21,6 @@ pub struct Install<'a> {
     pub names: &'a [&'a str],
     /// Hex SHA-256 of what the URL in `names` gives.
     pub sha256: Option<&'a str>,
-    /// A URL may do without a hash: the first content seen is pinned in the lock file.
-    pub pin: bool,
     /// Upgrade what is there to the newest.
     pub latest: bool,
     /// Repositories that are switched on for this (yum, dnf).
@@ -85,7 +83,7 @@ pub fn install(host: &dyn Host, wanted: &Install) -> Result<Plan> {
     }
     let mut specs: Vec<Spec> = Vec::new();
     for name in wanted.names {
-        let spec = Spec::parse(name, manager, wanted.sha256, wanted.pin)?;
+        let spec = Spec::parse(name, manager, wanted.sha256)?;
         match specs.iter().find(|other| other.name == spec.name) {
             Some(other) if *other == spec => {}
             Some(_) => {
@@ -239,6 +237,22 @@ fn cached(url: &str) -> String {
 
 fn download(host: &dyn Host, plan: &mut Plan, url: &str, sha256: Option<&str>) -> Result<()> {
     let path = cached(url);
+<<<<<<< HEAD
+    let what = match sha256 {
+        Some(sha256) if host.sha256(&path)?.as_deref() == Some(sha256) => return Ok(()),
+        Some(sha256) => format!("{url} (sha256 {sha256})"),
+        None => {
+            plan.pins.push(Pin { url: url.to_string(), path: path.clone() });
+            plan.warnings.push(format!("{url} has no sha256: the first one seen is kept in the lock file, and holds"));
+            if host.exists(&path)? {
+                return Ok(());
+            }
+            url.to_string()
+        }
+    };
+    make_folders(host, plan, CACHE)?;
+    let diff = Diff::added("download", &path, what);
+=======
     if sha256.is_none() {
         plan.pins.push(Pin { url: url.to_string(), path: path.clone() });
     }
@@ -248,6 +262,7 @@ fn download(host: &dyn Host, plan: &mut Plan, url: &str, sha256: Option<&str>) -
     make_folders(host, plan, CACHE)?;
     let hash = sha256.map(|sha256| format!(" (sha256 {sha256})")).unwrap_or_default();
     let diff = Diff::added("download", &path, format!("{url}{hash}"));
+>>>>>>> sandbox
     let (url, sha256) = (url.to_string(), sha256.map(str::to_string));
     plan.push(Op::Download { url, path, sha256, mode: Some(0o644) }, vec![diff]);
     Ok(())
@@ -317,7 +332,7 @@ pub fn remove(host: &dyn Host, names: &[&str], purge: bool) -> Result<Plan> {
     let mut gone: Vec<(String, Option<String>)> = Vec::new();
     let mut aliases = Vec::new();
     for name in names {
-        let spec = Spec::parse(name, manager, None, false)?;
+        let spec = Spec::parse(name, manager, None)?;
         let Found { package: Some(package), satisfied } = query::find(host, manager, &spec)? else { continue };
         if !satisfied {
             continue;

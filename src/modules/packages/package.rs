@@ -105,7 +105,6 @@ impl Module for Package {
             &Install {
                 names: &names,
                 sha256: self.sha256.as_deref(),
-                pin: false,
                 latest: self.state == State::Latest,
                 enablerepo: &enable,
                 disablerepo: &disable,

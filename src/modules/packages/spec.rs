@@ -25,15 +25,18 @@ pub enum Source {
     Url {
         /// Where it is.
         url: String,
+<<<<<<< HEAD
+        /// Hex SHA-256; without it, the first content seen is pinned.
+=======
         /// Hex SHA-256; `None`: the first content seen is pinned.
+>>>>>>> sandbox
         sha256: Option<String>,
     },
 }
 
 impl Spec {
-    /// Reads one name of a task. `sha256` belongs to a URL that does not carry its own as `#sha256=…`; a URL may do
-    /// without only if `pin`.
-    pub fn parse(text: &str, manager: Manager, sha256: Option<&str>, pin: bool) -> Result<Spec> {
+    /// Reads one name of a task. `sha256` belongs to a URL that does not carry its own as `#sha256=…`.
+    pub fn parse(text: &str, manager: Manager, sha256: Option<&str>) -> Result<Spec> {
         let text = text.trim();
         if text.is_empty() {
             return Err(Error::parameters("a package name is empty"));
@@ -52,6 +55,9 @@ impl Spec {
                 None => (text, None),
             };
             let sha256 = own.or(sha256);
+<<<<<<< HEAD
+            if let Some(sha256) = sha256.filter(|hash| hash.len() != 64 || !hash.chars().all(|c| c.is_ascii_hexdigit()))
+=======
             if sha256.is_none() && !pin {
                 return Err(Error::parameters(format!(
                     "the package {url} has no sha256, so nobody could tell a wrong one from the right one"
@@ -60,6 +66,7 @@ impl Spec {
             }
             if let Some(sha256) = sha256
                 && (sha256.len() != 64 || !sha256.chars().all(|c| c.is_ascii_hexdigit()))
+>>>>>>> sandbox
             {
                 return Err(Error::parameters(format!("`{sha256}` is not a SHA-256: it has 64 hexadecimal digits")));
             }
@@ -219,9 +226,9 @@ mod tests {
         assert_eq!(rpm(url), ("kernel-ml".into(), Some("4.9.2-1.el7.elrepo".into())));
         assert_eq!(rpm("https://x/elrepo-release-7.el7.elrepo.noarch.rpm"), ("elrepo-release".into(), None));
         assert_eq!(rpm("/srv/a-b-1-2.noarch.rpm"), ("a-b".into(), Some("1-2".into())));
-        let deb = Spec::parse("/srv/hello_2%3a1.0-3_amd64.deb", Manager::Apt, None, false).unwrap();
+        let deb = Spec::parse("/srv/hello_2%3a1.0-3_amd64.deb", Manager::Apt, None).unwrap();
         assert_eq!((deb.name.as_str(), deb.version.as_deref()), ("hello", Some("2:1.0-3")));
-        assert!(Spec::parse("/srv/hello.rpm", Manager::Apt, None, false).is_err());
+        assert!(Spec::parse("/srv/hello.rpm", Manager::Apt, None).is_err());
     }
 
     #[test]
@@ -242,19 +249,24 @@ mod tests {
     #[test]
     fn nothing_is_taken_for_an_option_or_a_group() {
         for wrong in ["-y", "", "two words", "@Virtualization", "=1.0", "x="] {
-            assert!(Spec::parse(wrong, Manager::Dnf, None, false).is_err(), "{wrong}");
+            assert!(Spec::parse(wrong, Manager::Dnf, None).is_err(), "{wrong}");
         }
+<<<<<<< HEAD
+        let error = Spec::parse("https://x/a-1-1.noarch.rpm", Manager::Dnf, Some("abc")).unwrap_err();
+        assert!(error.message.contains("is not a SHA-256"), "{error}");
+=======
         let error = Spec::parse("https://x/a-1-1.noarch.rpm", Manager::Dnf, None, false).unwrap_err();
         assert!(error.message.contains("no sha256"), "{error}");
+>>>>>>> sandbox
     }
 
     proptest! {
         #[test]
         fn never_panics(text in "\\PC{0,24}", deb in any::<bool>()) {
             let manager = if deb { Manager::Apt } else { Manager::Yum };
-            let _ = Spec::parse(&text, manager, Some("x"), false);
-            let _ = Spec::parse(&format!("/{text}.rpm"), Manager::Dnf, None, false);
-            let _ = Spec::parse(&format!("/{text}.deb"), Manager::Apt, None, false);
+            let _ = Spec::parse(&text, manager, Some("x"));
+            let _ = Spec::parse(&format!("/{text}.rpm"), Manager::Dnf, None);
+            let _ = Spec::parse(&format!("/{text}.deb"), Manager::Apt, None);
         }
 
         #[test]
