@@ -258,7 +258,8 @@ const GUESTS: &[&str] = &[
 ];
 
 fn many_kinds_of_guests_are_fixpoints() {
-    let wrong: Vec<String> = GUESTS.iter().filter_map(|guest| fixpoint(guest).err().map(|e| format!("{guest}: {e}"))).collect();
+    let wrong: Vec<String> =
+        GUESTS.iter().filter_map(|guest| fixpoint(guest).err().map(|e| format!("{guest}: {e}"))).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
