@@ -184,7 +184,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn rpm(text: &str) -> (String, Option<String>) {
-        let spec = Spec::parse(text, Manager::Dnf, Some(&"a".repeat(64)), false).unwrap();
+        let spec = Spec::parse(text, Manager::Dnf, Some(&"a".repeat(64))).unwrap();
         (spec.name, spec.version)
     }
 
