@@ -2,7 +2,7 @@
 
 mod command;
 mod packages;
-mod units;
+pub mod units;
 mod virt;
 
 use std::cell::RefCell;
@@ -15,7 +15,8 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::accounts::{self, Group, User};
-use super::{Available, Error, FileKind, Host, Output, Package, Result, Stat, Unit, VirtKind};
+use super::{Available, Error, FileKind, Host, Machine, Output, Package, Result, Stat, Unit, VirtKind};
+use crate::change::{Op, executor};
 
 pub use command::run;
 pub use units::{from_files as unit_from_files, full_name as unit_name};
@@ -191,6 +192,22 @@ impl Live {
         let listing = virt::list(self, kind)?;
         self.cache.borrow_mut().virt.insert(kind, listing.clone());
         Ok(listing)
+    }
+}
+
+impl Machine for Live {
+    fn perform(&self, op: &Op, progress: &mut dyn FnMut(&str)) -> Result<Option<Output>> {
+        let done = executor::perform(self, op, progress);
+        // What failed may have changed something too. Files change neither packages nor guests, but unit files are files.
+        match op {
+            Op::Run(run) if run.argv.first().is_none_or(|program| program != "systemctl") => self.forget(),
+            _ => self.cache.borrow_mut().units.clear(),
+        }
+        done
+    }
+
+    fn state_folder(&self) -> Option<std::path::PathBuf> {
+        Some("/var/lib/vfio-provision".into())
     }
 }
 

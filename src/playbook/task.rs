@@ -13,7 +13,7 @@ use crate::yaml::{Key, Node, NodeValue};
 /// How deep blocks and imports may be nested in each other.
 const MAX_DEPTH: usize = 64;
 /// How many tasks a site may have; imports that double at each level stop here.
-const MAX_TASKS: usize = 200_000;
+const MAX_TASKS: usize = 100_000;
 
 const TASK: Keys = Keys {
     what: "a task",

@@ -138,7 +138,7 @@ impl Module for Sefcontext {
         let text = host.read_text(&path)?.unwrap_or_default();
         let (option, kind) = self.ftype.words();
         let is_ours = |line: &str| parse(line).is_some_and(|(t, k, _)| t == self.target && k == kind);
-        let before = text.lines().filter(|line| is_ours(line)).last().and_then(parse).map(|(_, _, setype)| setype);
+        let before = text.lines().rfind(|line| is_ours(line)).and_then(parse).map(|(_, _, setype)| setype);
         let without: String = text.split_inclusive('\n').filter(|line| !is_ours(line)).collect();
         let name = if kind.is_empty() { self.target.clone() } else { format!("{} ({kind})", self.target) };
         let effect = |content: String| vec![Effect::File { path: path.clone(), content: Some(content), mode: None }];

@@ -168,7 +168,7 @@ impl Sysctl {
             for file in host.list(folder)?.into_iter().filter(|file| file.as_str() > own && file.ends_with(".conf")) {
                 let text = host.read(&format!("{folder}/{file}"))?.unwrap_or_default();
                 let text = String::from_utf8_lossy(&text);
-                if let Some((_, other)) = text.lines().filter_map(parse).filter(|(p, _)| p == path).last()
+                if let Some((_, other)) = text.lines().filter_map(parse).rfind(|(p, _)| p == path)
                     && !same(other, value)
                 {
                     plan.warnings.push(format!(
