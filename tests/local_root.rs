@@ -1,5 +1,5 @@
-//! The live machine, the executor and the modules of packages and system for real: as root, with real apt and real dnf,
-//! inside disposable roots. Says `skipped` and why where that can't be done.
+//! The whole program on a live machine: `ansible_connection=local` as root, with real apt, real dnf and real sudo, inside
+//! disposable roots. Says `skipped` and why where that can't be done.
 
 mod local_root {
     pub mod repositories;
@@ -7,115 +7,113 @@ mod local_root {
 }
 
 use std::fs;
+use std::path::Path;
 
 use local_root::repositories;
 use local_root::root::{Root, assert_success, why_not};
 use serde_json::Value;
-use vfio_provision::change::Plan;
-use vfio_provision::host::{Host, Live, Machine, Overlay};
-use vfio_provision::modules::{Side, find};
 
-/// A task: its name, its module, its parameters.
-type Task = (String, String, Value);
+/// The task that edits a file which a package brings: a dry run can't know that it does.
+const BROUGHT: &str = "a changed configuration file";
 
-fn tasks(path: &str) -> Vec<Task> {
-    let plays: Value = serde_yaml::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    let tasks = plays[0]["tasks"].as_array().unwrap();
-    let one = |task: &Value| {
-        let (module, parameters) = task.as_object().unwrap().iter().find(|(key, _)| *key != "name").unwrap();
-        (task["name"].as_str().unwrap().to_string(), module.clone(), parameters.clone())
-    };
-    tasks.iter().map(one).collect()
+/// What a dry run may leave: apt and dnf keep caches and logs of what they were asked, and Debian's rpm makes its database.
+const LEFT: [&str; 3] = ["/var/cache/", "/var/log/", "/root/.rpmdb/"];
+
+/// Plans, applies and applies again, inside a root; each leaves its JSON lines in `PLAY.plan`, `.apply` and `.again`.
+const THRICE: &str = r#"
+provision() { /srv/bin/vfio-provision "$@" -i /srv/share/inventory --output json; }
+thrice() {
+    : > /tmp/before
+    provision plan "$1" > "$1.plan" || { cat "$1.plan"; exit 1; }
+    find / -xdev -newer /tmp/before -not -type d > "$1.touched"
+    provision apply "$1" > "$1.apply" || { cat "$1.apply"; exit 1; }
+    provision apply "$1" > "$1.again" || { cat "$1.again"; exit 1; }
+}
+"#;
+
+/// The lines of `--output json`: the tasks, and the recap of the only host.
+fn lines(path: &Path) -> (Vec<Value>, Value) {
+    let text = fs::read_to_string(path).unwrap();
+    let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let recap = lines.pop().unwrap();
+    assert_eq!(recap["event"], "recap");
+    (lines, recap["hosts"]["ws01"].clone())
 }
 
-fn ask(host: &dyn Host, (name, module, parameters): &Task) -> Option<Plan> {
-    let Side::Machine(plan) = find(module).unwrap_or_else(|| panic!("no module {module}")).side else {
-        panic!("{module} is not for a machine")
-    };
-    match plan(parameters.clone(), host) {
-        Ok(plan) => Some(plan),
-        Err(error) if error.is_unknown() => None,
-        Err(error) => panic!("{name}: {error}"),
-    }
+/// What was shown of a task, in order.
+fn shown(task: &Value) -> Vec<[&Value; 3]> {
+    task["diffs"].as_array().unwrap().iter().map(|diff| [&diff["kind"], &diff["path"], &diff["unified"]]).collect()
 }
 
-/// Does the tasks as an agent does, proves each, and answers what was shown.
-fn apply(machine: &dyn Machine, tasks: &[Task]) -> Vec<String> {
-    let mut shown = Vec::new();
-    for task in tasks {
-        let mut goes_on = true;
-        for stage in 0.. {
-            assert!(stage < 5, "{} goes on for ever", task.0);
-            let Some(plan) = ask(machine, task) else {
-                shown.push(format!("{}: unknown", task.0));
-                break;
-            };
-            assert!(goes_on || plan.actions.is_empty(), "{} did not converge: {:#?}", task.0, plan.actions);
-            goes_on = plan.staged;
-            for action in &plan.actions {
-                for diff in &action.diffs {
-                    shown.push(format!("{}: {} {}", task.0, diff.kind, diff.path));
-                }
-                machine.perform(&action.op, &mut |_| {}).unwrap_or_else(|error| panic!("{}: {error}", task.0));
+/// Which version a repository holds is not known before the repository is there: a dry run can only say `installed` then.
+fn same((planned, done): (&[&Value; 3], &[&Value; 3])) -> bool {
+    planned == done || (planned[..2] == done[..2] && planned[0] == "package" && planned[2] == "+ installed\n")
+}
+
+/// A dry run shows what an apply does, except where it says that it can't know; and afterwards nothing is left to do.
+fn assert_alike(play: &Path) {
+    let file = |what: &str| play.with_extension(format!("yml.{what}"));
+    let ((planned, _), (done, recap)) = (lines(&file("plan")), lines(&file("apply")));
+    assert!(recap["changed"].as_u64() > Some(0) && recap["failed"] == 0, "{recap}");
+    let names = |tasks: &[Value]| -> Vec<String> { tasks.iter().map(|task| task["task"].to_string()).collect() };
+    assert_eq!(names(&planned), names(&done));
+    for (planned, done) in planned.iter().zip(&done) {
+        let (before, after) = (shown(planned), shown(done));
+        match planned["status"].as_str().unwrap() {
+            "unknown" => assert!(before.is_empty(), "{planned}"),
+            // Its first stage is known, and what follows from that is not: it says so.
+            "would_change" if before.len() < after.len() => {
+                assert!(after.starts_with(&before) && planned["result"]["notes"].is_array(), "{planned}\n{done}");
             }
-            if plan.actions.is_empty() || plan.act {
-                break;
-            }
+            _ if planned["task"] == BROUGHT => assert_eq!(before.len(), after.len(), "{planned}\n{done}"),
+            _ => assert!(before.len() == after.len() && before.iter().zip(&after).all(same), "{planned}\n{done}"),
         }
+        let status = done["status"].as_str().unwrap();
+        assert!(matches!(status, "ok" | "changed"), "{done}");
     }
-    shown
+    let (again, recap) = lines(&file("again"));
+    let left: Vec<&Value> = again.iter().filter(|task| task["status"] != "ok" && task["status"] != "skipped").collect();
+    assert!(left.is_empty() && recap["changed"] == 0, "a second time there is nothing to change: {left:#?}");
+    let touched = fs::read_to_string(file("touched")).unwrap();
+    let touched: Vec<&str> = touched.lines().filter(|path| !LEFT.iter().any(|left| path.starts_with(left))).collect();
+    assert!(touched.is_empty(), "a dry run touches nothing, and did: {touched:#?}");
 }
 
-/// Not a test of its own: what the tests below run inside a disposable root.
-#[test]
-#[ignore = "runs inside a disposable root, started by the other tests"]
-fn inside() {
-    let Ok(play) = std::env::var("VFIO_PROVISION_PLAY") else { return };
-    let tasks = tasks(&play);
-    let planned = apply(&Overlay::new(Live::new()), &tasks);
-    let done = apply(&Live::new(), &tasks);
-    println!("{}", done.join("\n"));
-    // A dry run shows what an apply does, except where it says that it can't know.
-    for task in &tasks {
-        let of = |all: &[String]| -> Vec<String> {
-            all.iter().filter(|line| line.starts_with(&format!("{}: ", task.0))).cloned().collect()
-        };
-        let (planned, done) = (of(&planned), of(&done));
-        let unknown = planned.iter().any(|line| line.ends_with(": unknown"));
-        assert!(unknown || planned == done, "planned {planned:#?}, done {done:#?}");
-        assert!(!done.is_empty() && !done.iter().any(|line| line.ends_with(": unknown")), "{done:#?}");
-    }
-    assert_eq!(apply(&Live::new(), &tasks), Vec::<String>::new(), "a second time there is nothing to change");
-}
-
-fn applies(os: &'static str, name: &str, fill_in: &dyn Fn(&Root) -> Vec<(&'static str, String)>) {
+/// A root with everything of one kind of play in its shared folder, or none where that can't be done.
+fn root_with(os: &'static str, files: &[&str], fill_in: &dyn Fn(&Root) -> Vec<(&'static str, String)>) -> Option<Root> {
     if let Some(why) = why_not() {
         eprintln!("skipped: {why}");
-        return;
+        return None;
     }
     let root = Root::new(os);
-    let folder = format!("{}/tests/local_root", env!("CARGO_MANIFEST_DIR"));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/local_root");
     let filled = fill_in(&root);
-    for part in ["yml", "later.yml"] {
-        let mut play = fs::read_to_string(format!("{folder}/{name}.{part}")).unwrap();
+    for file in files {
+        let mut text = fs::read_to_string(folder.join(file)).unwrap();
         for (key, value) in &filled {
-            play = play.replace(&format!("@{key}@"), value);
+            text = text.replace(&format!("@{key}@"), value);
         }
-        fs::write(root.share().join(part), play).unwrap();
+        fs::write(root.share().join(file), text).unwrap();
     }
-    fs::copy(format!("{folder}/{name}.check.sh"), root.share().join("check.sh")).unwrap();
-    let program = std::env::current_exe().unwrap();
-    let output = root.run(&format!(
-        "for play in yml later.yml; do\nVFIO_PROVISION_PLAY=/srv/share/$play /srv/bin/{} --ignored --exact inside --nocapture \
-         >> /tmp/shown || {{ cat /tmp/shown; exit 1; }}\ndone\nsh /srv/share/check.sh",
-        program.file_name().unwrap().to_str().unwrap()
-    ));
-    assert_success(name, &output);
+    fs::write(root.share().join("inventory"), "ws01 ansible_connection=local\n").unwrap();
+    Some(root)
+}
+
+/// Applies two plays one after the other, and looks at the outcome with the system's own tools.
+fn applies(os: &'static str, more: &[&str], fill_in: &dyn Fn(&Root) -> Vec<(&'static str, String)>) {
+    let [play, later, check] = ["yml", "later.yml", "check.sh"].map(|end| format!("{os}.{end}"));
+    let files: Vec<&str> = [&*play, &*later, &*check].into_iter().chain(more.iter().copied()).collect();
+    let Some(root) = root_with(os, &files, fill_in) else { return };
+    let script = format!("{THRICE}\ncd /srv/share\nthrice {play}\nthrice {later}\nexec sh {check}");
+    let output = root.run(&script);
+    assert_success(os, &output);
+    assert_alike(&root.share().join(play));
+    assert_alike(&root.share().join(later));
 }
 
 #[test]
 fn debian_with_real_apt() {
-    applies("debian", "debian", &|root| {
+    applies("debian", &[], &|root| {
         repositories::apt(&root.share());
         vec![("SHA256", repositories::sha256(&root.share().join("files/vp-url_4.0-1_all.deb")))]
     });
@@ -123,7 +121,7 @@ fn debian_with_real_apt() {
 
 #[test]
 fn enterprise_linux_with_real_dnf() {
-    applies("el", "el", &|root| {
+    applies("el", &[], &|root| {
         let fingerprint = repositories::dnf(&root.share());
         let sha256 = repositories::sha256(&root.share().join("files/vp-url-4.0-1.el9.noarch.rpm"));
         vec![("FINGERPRINT", fingerprint), ("SHA256", sha256)]

@@ -24,4 +24,4 @@ test "$(uname -n)" = ws1.example.org
 test "$(stat -c '%U:%G %a' /home/guest/notes)" = 'guest:passthrough 640'
 test "$(cat /etc/modules-load.d/dummy.conf /etc/modprobe.d/dummy.conf)" = 'dummy
 options dummy numdummies=2'
-grep -qx 'a package goes, with what needs it: package dnf' /tmp/shown
+grep '"task":"a package goes, with what needs it"' /srv/share/debian.yml.apply | grep -q '"path":"dnf"'

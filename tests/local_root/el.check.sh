@@ -13,4 +13,4 @@ rpm -q gpg-pubkey
 rpm -qi vp-pinned | grep '^Signature' | grep -q 'Key ID'
 test "$(systemctl is-enabled kernel-ml-6.2.2)" = enabled
 id guest
-grep -qx 'a package goes, with what needs it: package vp-url' /tmp/shown
+grep '"task":"a package goes, with what needs it"' /srv/share/el.later.yml.apply | grep -q '"path":"vp-url"'

@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 
 use sha2::{Digest, Sha256};
 
-/// What the roots have besides the essential packages: real apt and real dnf, and systemctl to enable units.
-const PACKAGES: &str = "ca-certificates,dnf,rpm,systemd";
+/// What the roots have besides the essential packages: real apt and real dnf, sudo, and systemctl to enable units.
+const PACKAGES: &str = "ca-certificates,dnf,rpm,sudo,systemd";
 const TOOLS: [&str; 7] =
     ["mmdebstrap", "unshare", "chroot", "dpkg-deb", "dpkg-scanpackages", "rpmbuild", "createrepo_c"];
 /// Debian's own definition of its repositories, as this machine has it (a mirror may stand there).
@@ -97,9 +97,9 @@ impl Root {
         self.folder.path().join("share")
     }
 
-    /// Runs a shell script inside, as root. /srv/bin is the folder of this test program.
+    /// Runs a shell script inside, as root. /srv/bin is the folder of the program that is tested.
     pub fn run(&self, script: &str) -> Output {
-        let program = std::env::current_exe().unwrap();
+        let program = Path::new(env!("CARGO_BIN_EXE_vfio-provision"));
         Command::new("unshare")
             .args(["--mount", "--pid", "--fork", "--kill-child", "--uts", "--net", "--ipc", "sh"])
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/local_root/enter.sh"))

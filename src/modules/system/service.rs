@@ -88,13 +88,12 @@ impl Service {
     fn mask(&self, plan: &mut Plan, name: &str, unit: &mut Unit) {
         match self.masked {
             Some(Flag(true)) if unit.enabled != "masked" => {
-                let before = if unit.enabled.is_empty() { "not masked".to_string() } else { unit.enabled.clone() };
                 push(
                     plan,
                     name,
                     "mask",
                     Some("unmask"),
-                    (&before, "masked"),
+                    ("not masked", "masked"),
                     Effect::Unit {
                         name: name.to_string(),
                         exists: Some(true),
