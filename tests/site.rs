@@ -9,6 +9,11 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+/// In memory where there is such a place: a run syncs every file that it writes, and this test makes hundreds of runs.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// A folder with the site's inventory and a sandbox that is not there yet.
 struct Place {
     folder: tempfile::TempDir,
@@ -16,7 +21,7 @@ struct Place {
 
 impl Place {
     fn new() -> Place {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
         for name in ["inventory.example", "host_vars"] {
             let copied = Command::new("cp").arg("-r").arg(repository.join(name)).arg(folder.path()).status().unwrap();
@@ -27,7 +32,7 @@ impl Place {
 
     /// The same place with the same machine, for itself.
     fn copy(&self) -> Place {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let copied =
             Command::new("cp").arg("-a").arg(self.folder.path().join(".")).arg(folder.path()).status().unwrap();
         assert!(copied.success());
@@ -192,7 +197,9 @@ fn killed_at_every_action_each_file_is_old_or_new_and_a_rerun_converges() {
     // after the one before it).
     let mut moments: BTreeMap<String, BTreeSet<Vec<u8>>> = BTreeMap::new();
     let mut remember = |files: BTreeMap<String, Vec<u8>>| {
-        files.into_iter().for_each(|(path, content)| drop(moments.entry(path).or_default().insert(content)));
+        for (path, content) in files {
+            moments.entry(path).or_default().insert(content);
+        }
     };
     remember(fresh.files());
     remember(want.clone());
@@ -243,7 +250,9 @@ fn killed(fresh: &Place, point: &str, want: &BTreeMap<String, Vec<u8>>) -> BTree
         assert_eq!(output.status.code(), Some(0), "{point}: {}", String::from_utf8_lossy(&output.stdout));
     }
     let have = place.files();
-    let differ: Vec<&String> = want.keys().chain(have.keys()).filter(|path| want.get(*path) != have.get(*path)).collect();
+    // The fallback of an initramfs is what stood there before the last build, and there was one build more.
+    let counts = |path: &&String| !path.ends_with(".img.bak") && want.get(*path) != have.get(*path);
+    let differ: Vec<&String> = want.keys().chain(have.keys()).filter(counts).collect();
     assert!(differ.is_empty(), "killed at {point}, a second run ends differently: {differ:?}");
     files
 }
