@@ -116,7 +116,9 @@ pub(super) fn call(name: &str, input: Value, args: Args) -> Outcome {
         "from_yaml" => {
             args.none(name)?;
             let Value::String(text) = input else { return Ok(input) };
-            serde_yaml::from_str(&text).or_else(|e| fail(format!("this is not YAML: {e}")))
+            // The same reading as that of playbooks.
+            let node = crate::yaml::parse_one(&crate::diag::Source::new("<from_yaml>", text));
+            node.map(|node| node.to_json()).or_else(|e| fail(format!("this is not YAML: {}", e.message)))
         }
         "to_yaml" | "to_nice_yaml" => yaml::write(name, &input, args),
         "human_readable" => human_readable(&input, args),
