@@ -186,8 +186,10 @@ pub(super) fn add(builder: &mut Builder, group: usize, name: &str, vars: &[(Stri
         }
     };
     for name in hosts {
+        let new = !builder.hosts.contains_key(&name);
         let host = builder.host(&name, group);
-        if let Some(port) = port {
+        // As in Ansible, the port that stands where a host is named first is the one that counts.
+        if let Some(port) = port.filter(|_| new) {
             builder.host_var(host, "ansible_port", Variable { value: Arc::new(port.into()), span: span.clone() });
         }
         for (name, variable) in vars {

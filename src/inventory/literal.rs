@@ -6,7 +6,7 @@ use serde_json::{Map, Number, Value};
 /// The value of a text.
 pub(super) fn value(text: &str) -> Value {
     let mut reader = Reader { text, at: 0, depth: 0 };
-    let read = reader.value();
+    let read = reader.tuple();
     reader.space();
     let rest = text.get(reader.at..).unwrap_or("");
     match read {
@@ -39,6 +39,22 @@ impl Reader<'_> {
         found
     }
 
+    /// `1` or `1, 2`, which is a list without its brackets.
+    fn tuple(&mut self) -> Option<Value> {
+        let first = self.value()?;
+        let mut items = vec![first];
+        let mut commas = false;
+        while self.take(',') {
+            commas = true;
+            self.space();
+            if self.rest().is_empty() || self.rest().starts_with('#') {
+                break;
+            }
+            items.push(self.value()?);
+        }
+        if commas { Some(Value::Array(items)) } else { items.pop() }
+    }
+
     fn value(&mut self) -> Option<Value> {
         self.depth += 1;
         let value = if self.depth > 50 { None } else { self.one() };
@@ -52,7 +68,17 @@ impl Reader<'_> {
             '[' => self.list('[', ']'),
             '(' => self.list('(', ')'),
             '{' => self.map(),
-            quote @ ('"' | '\'') => self.string(quote).map(Value::String),
+            quote @ ('"' | '\'') => {
+                let mut text = self.string(quote)?;
+                // Strings that stand side by side are one.
+                loop {
+                    self.space();
+                    match self.rest().chars().next() {
+                        Some(quote @ ('"' | '\'')) => text.push_str(&self.string(quote)?),
+                        _ => return Some(Value::String(text)),
+                    }
+                }
+            }
             '-' | '+' | '.' | '0'..='9' => self.number(),
             _ => self.word(),
         }

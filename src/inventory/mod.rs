@@ -13,7 +13,7 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -50,17 +50,23 @@ struct Host {
 }
 
 /// A group of machines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Group {
     vars: Vars,
     /// In the order in which the group names them.
     hosts: Vec<usize>,
     /// Child groups, with the place that says so.
     children: Vec<(usize, Span)>,
-    /// `ansible_group_priority`
+    /// `ansible_group_priority`; 1 if not said.
     priority: i64,
     /// How far from `all`, by the longest way.
     depth: usize,
+}
+
+impl Default for Group {
+    fn default() -> Group {
+        Group { vars: Vars::new(), hosts: Vec::new(), children: Vec::new(), priority: 1, depth: 0 }
+    }
 }
 
 /// Where hosts came from.
@@ -241,7 +247,7 @@ impl Inventory {
         self.hosts.get_index(at).map(|(name, _)| name.as_str())
     }
 
-    /// A group's own hosts, then those of its children; each once.
+    /// A group's own hosts, then those of its children, then those of theirs; each once.
     fn members(&self, group: usize) -> Vec<usize> {
         if group == ALL {
             return (0..self.hosts.len()).collect();
@@ -249,8 +255,8 @@ impl Inventory {
         let mut seen = vec![false; self.hosts.len()];
         let mut visited = vec![false; self.groups.len()];
         let mut members = Vec::new();
-        let mut open = vec![group];
-        while let Some(at) = open.pop() {
+        let mut open = VecDeque::from([group]);
+        while let Some(at) = open.pop_front() {
             if visited.get_mut(at).is_none_or(|visited| std::mem::replace(visited, true)) {
                 continue;
             }
@@ -260,7 +266,7 @@ impl Inventory {
                     members.push(*host);
                 }
             }
-            open.extend(group.children.iter().rev().map(|(child, _)| *child));
+            open.extend(group.children.iter().map(|(child, _)| *child));
         }
         members
     }

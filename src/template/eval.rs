@@ -12,7 +12,8 @@ use super::filters::list::index;
 use super::filters::{self, Args};
 use super::text::Piece;
 use super::value::{
-    Num, Outcome, arithmetic, contains, describe, equal, fail, integer, num, order, room, room_for_items, text, truth,
+    Num, Outcome, arithmetic, contains, describe, equal, fail, integer, num, order, room, room_for_items, spelled,
+    text, truth,
 };
 use super::{Compiled, Lookup, Templar, Var, checks, document, functions, has_template, methods};
 use crate::diag::nearest;
@@ -97,6 +98,22 @@ impl Key<'_> {
     }
 }
 
+/// What a template gave.
+pub(super) enum Written {
+    Text(String),
+    /// A single value, and the white space around it.
+    Single(String, Value, String),
+}
+
+/// With as many newlines at the end as the template has: Jinja eats those behind a tag, Ansible puts them back.
+fn ended(mut text: String, template: &str) -> Result<String, TemplateError> {
+    let newlines = |text: &str| text.len() - text.trim_end_matches('\n').len();
+    let missing = newlines(template).saturating_sub(newlines(&text));
+    room(text.len() + missing)?;
+    text.extend(std::iter::repeat_n('\n', missing));
+    Ok(text)
+}
+
 /// One text's view of the variables.
 pub(super) struct Context<'a> {
     pub templar: &'a Templar,
@@ -115,28 +132,33 @@ impl<'a> Context<'a> {
 
     /// A text's value; one that is a single `{{ … }}` keeps its type.
     pub fn render(&self, source: &str) -> Outcome {
-        match &*self.templar.compiled(source)? {
-            Compiled::Single { before, expr, after } => {
-                let value = self.value(expr)?;
+        match self.write(&*self.templar.compiled(source)?)? {
+            Written::Text(text) => ended(text, source).map(Value::String),
+            Written::Single(before, value, after) => {
                 let bare = before.is_empty() && after.is_empty();
                 if bare || value.is_array() || value.is_object() {
                     return Ok(value);
                 }
-                Ok(Value::String(format!("{before}{}{after}", text(&value))))
+                ended(format!("{before}{}{after}", text(&value)), source).map(Value::String)
             }
-            compiled => self.write(compiled).map(Value::String),
         }
     }
 
-    /// A text as text, whatever it is made of.
-    pub fn render_text(&self, source: &str) -> Result<String, TemplateError> {
-        self.write(&*self.templar.compiled(source)?)
+    /// A file's text, whatever it is made of.
+    pub fn render_file(&self, source: &str) -> Result<String, TemplateError> {
+        let written = match self.write(&*self.templar.compiled_file(source)?)? {
+            Written::Text(text) => text,
+            Written::Single(before, value, after) => format!("{before}{}{after}", text(&value)),
+        };
+        ended(written, source)
     }
 
-    fn write(&self, compiled: &Compiled) -> Result<String, TemplateError> {
+    fn write(&self, compiled: &Compiled) -> Result<Written, TemplateError> {
         match compiled {
-            Compiled::Plain(plain) => Ok(plain.clone()),
-            Compiled::Single { before, expr, after } => Ok(format!("{before}{}{after}", text(&self.value(expr)?))),
+            Compiled::Plain(plain) => Ok(Written::Text(plain.clone())),
+            Compiled::Single { before, expr, after } => {
+                Ok(Written::Single(before.clone(), self.value(expr)?, after.clone()))
+            }
             Compiled::Pieces(pieces) => {
                 let mut out = String::new();
                 for piece in pieces {
@@ -147,7 +169,7 @@ impl<'a> Context<'a> {
                     }
                     room(out.len())?;
                 }
-                Ok(out)
+                Ok(Written::Text(out))
             }
             Compiled::Document(document) => document::render(document, self),
         }
@@ -256,8 +278,7 @@ impl<'a> Context<'a> {
             Kind::Dict(pairs) => {
                 let pairs = pairs.iter().map(|(key, value)| {
                     let key = self.value(key)?;
-                    let key = if key.is_null() { "None".to_string() } else { text(&key) };
-                    Ok((key, self.value(value)?))
+                    Ok((spelled(&key), self.value(value)?))
                 });
                 pairs.collect::<Result<Map<_, _>, TemplateError>>().map(Value::Object)
             }
@@ -278,8 +299,7 @@ impl<'a> Context<'a> {
             Kind::Concat(parts) => {
                 let mut out = String::new();
                 for part in parts {
-                    let value = self.value(part)?;
-                    out.push_str(&if value.is_null() { "None".into() } else { text(&value) });
+                    out.push_str(&spelled(&self.value(part)?));
                     room(out.len())?;
                 }
                 Ok(Value::String(out))
