@@ -6,7 +6,6 @@ pub mod change;
 pub mod diag;
 pub mod facts;
 pub mod host;
-pub mod inventory;
 pub mod modules;
 pub mod playbook;
 pub mod template;
