@@ -2,11 +2,17 @@
 //!
 //! The rooms, and which way the arrows go: see `docs/architecture.md`.
 
+pub mod agent;
 pub mod change;
+pub mod cli;
 pub mod diag;
 pub mod facts;
 pub mod host;
+pub mod inventory;
 pub mod modules;
 pub mod playbook;
+pub mod report;
+pub mod run;
 pub mod template;
+pub mod transport;
 pub mod yaml;

@@ -101,6 +101,33 @@ pub enum Op {
     },
     /// Runs a command.
     Run(Run),
+    /// Waits until something is so, and fails when it does not become so; changes nothing. A recorded machine does not wait.
+    Wait(Wait),
+}
+
+/// What is waited for: a path, or a port of a host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Wait {
+    /// Absolute path; `None` when a port is waited for.
+    pub path: Option<String>,
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: Option<u16>,
+    /// A pattern that must be found in the file, or in what the port says first.
+    pub pattern: Option<String>,
+    /// Until it is there, or until it is gone.
+    pub present: bool,
+    /// Seconds before it has failed.
+    pub timeout: u64,
+    /// Seconds before the first look.
+    pub delay: u64,
+    /// Seconds between two looks.
+    pub pause: u64,
+    /// Seconds that one connection may take.
+    pub connect_timeout: u64,
+    /// What to say when it has failed.
+    pub message: Option<String>,
 }
 
 /// A command: argv, never a shell string.

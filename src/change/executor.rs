@@ -10,6 +10,7 @@ mod folder;
 mod remove;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -96,6 +97,7 @@ impl Executor<'_> {
             }
             Op::Poke { path, value, .. } => poke(&self.place(&self.host.real_path(path)?), path, value)?,
             Op::Run(run) => return command::run(self.root, run, progress).map(Some),
+            Op::Wait(wait) => wait::wait(self.root, self.host, wait, progress)?,
         }
         Ok(None)
     }

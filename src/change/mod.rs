@@ -5,5 +5,5 @@ pub mod diff;
 pub mod executor;
 pub mod failpoint;
 
-pub use action::{Action, Content, Effect, Op, Plan, Run};
+pub use action::{Action, Content, Effect, Op, Plan, Run, Wait};
 pub use diff::Diff;

@@ -1,7 +1,8 @@
 //! The IOMMU: is it there, is it on, which groups does it make.
 //!
-//! The kernel prints `DMAR: IOMMU enabled` whenever `intel_iommu=on` is given, with or without an IOMMU, so nothing here
-//! reads its log: the ACPI table says whether the firmware offers one, the groups say whether the kernel uses it.
+//! The kernel prints `DMAR: IOMMU enabled` whenever `intel_iommu=on` is given, with or without an IOMMU, so nothing
+//! here reads its log: the ACPI table says whether the firmware offers one, the groups say whether the kernel uses
+//! it.
 
 use serde::Serialize;
 use serde_json::{Value, json};

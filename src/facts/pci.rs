@@ -246,13 +246,13 @@ pub fn class_name(class: u32) -> &'static str {
         0x0200..=0x02ff => "network controller",
         0x0300 => "VGA display",
         0x0302 => "3D controller",
-        0x0301..=0x03ff => "display controller",
+        0x0301 | 0x0303..=0x03ff => "display controller",
         0x0401 | 0x0403 => "audio device",
-        0x0400..=0x04ff => "multimedia controller",
+        0x0400 | 0x0402 | 0x0404..=0x04ff => "multimedia controller",
         0x0600 => "host bridge",
         0x0601 => "ISA bridge",
         0x0604 => "PCI bridge",
-        0x0600..=0x06ff => "bridge",
+        0x0602..=0x0603 | 0x0605..=0x06ff => "bridge",
         0x0c03 => "USB controller",
         0x0c05 => "SMBus",
         0x0c80 => "serial bus controller",
@@ -269,7 +269,8 @@ fn last_part(path: &str) -> Option<String> {
 }
 
 fn bars(resource: &str) -> Vec<Bar> {
-    // Flag words differ between kernels, so only start and end count. Seven windows; what follows is of bridges and VFs.
+    // Flag words differ between kernels, so only start and end count. Seven windows; what follows is of bridges and
+    // VFs.
     resource
         .lines()
         .take(7)

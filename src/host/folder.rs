@@ -23,10 +23,11 @@ use std::os::unix::fs::PermissionsExt;
 
 use sha2::{Digest, Sha256};
 
+use super::live::units;
 use super::model::{Attributes, Body, Machine, predict};
 use super::overlay::{Overlay, absent, unit_name};
 use super::{Available, Error, FileKind, Host, Output, Package, Result, Stat, Unit, Virt, VirtKind};
-use crate::change::Op;
+use crate::change::{Op, failpoint};
 use book::Book;
 
 pub use txtar::unpack;
@@ -226,7 +227,11 @@ impl Host for Folder {
     }
 
     fn unit(&self, name: &str) -> Result<Unit> {
-        Ok(self.book.borrow().units.get(&unit_name(name)).cloned().map(Unit::from).unwrap_or_default())
+        let name = unit_name(name);
+        match self.book.borrow().units.get(&name) {
+            Some(known) => Ok(known.clone().into()),
+            None => units::from_files(self, &name),
+        }
     }
 
     fn virt(&self, kind: VirtKind, name: &str) -> Result<Option<Virt>> {
@@ -252,11 +257,17 @@ impl Host for Folder {
 
 impl Machine for Folder {
     fn perform(&self, op: &Op, _: &mut dyn FnMut(&str)) -> Result<Option<Output>> {
+        failpoint::hit(failpoint::Point::Before);
         let foreseen = Overlay::new(self);
         predict(&foreseen, op)?;
-        let state = foreseen.into_state();
+        let units = foreseen.units_of_files()?;
+        let mut state = foreseen.into_state();
+        for (name, unit) in units {
+            state.units.entry(name).or_insert(unit);
+        }
         let book = commit::commit(self, state)?;
         self.book.replace(book);
+        failpoint::hit(failpoint::Point::After);
         Ok(None)
     }
 

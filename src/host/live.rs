@@ -2,7 +2,7 @@
 
 mod command;
 mod packages;
-mod units;
+pub mod units;
 mod virt;
 
 use std::cell::RefCell;

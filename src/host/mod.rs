@@ -70,7 +70,7 @@ pub struct Package {
 pub struct Available {
     /// Its version.
     pub version: String,
-    /// Path and text of the files that matter to other modules.
+    /// Path and text of the files that matter to other modules; a path that ends in `/` is a folder.
     #[serde(default)]
     pub files: indexmap::IndexMap<String, String>,
     /// Units it brings, with their full names (`libvirtd.service`).

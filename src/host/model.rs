@@ -133,6 +133,7 @@ pub fn predict(model: &dyn Model, op: &Op) -> Result<()> {
         }
         Op::Poke { effects, .. } => apply_effects(model, effects, "a write to the kernel"),
         Op::Run(run) => apply_effects(model, &run.effects, &run.argv.join(" ")),
+        Op::Wait(_) => Ok(()),
     }
 }
 
@@ -261,6 +262,10 @@ fn install(model: &dyn Model, name: &str, version: Option<String>, depth: usize)
     model.put_package(name, Some(Package { name: name.to_string(), version }))?;
     let Some(known) = known else { return Ok(()) };
     for (path, content) in &known.files {
+        if path.ends_with('/') {
+            make_folders(model, &model.real_path(path)?)?;
+            continue;
+        }
         let path = model.real_path(path)?;
         // What the administrator changed stays, as `%config(noreplace)` and dpkg's conffiles have it.
         if model.raw_lstat(&path)?.is_none() {

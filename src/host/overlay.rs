@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::accounts::{Group, User};
+use super::live::units;
 use super::model::{Attributes, Body, Model};
 use super::{Available, Error, FileKind, Host, Output, Package, Result, Stat, Unit, Virt, VirtKind};
 
@@ -55,6 +56,21 @@ impl<H: Host> Overlay<H> {
     /// All that was foreseen, for who writes it down.
     pub(super) fn into_state(self) -> State {
         self.state.into_inner()
+    }
+
+    /// The units whose files or links were touched, as they are then.
+    pub(super) fn units_of_files(&self) -> Result<Vec<(String, Unit)>> {
+        let touched: BTreeSet<String> = self
+            .state
+            .borrow()
+            .nodes
+            .keys()
+            .filter(|path| path.contains("/systemd/system/"))
+            .filter_map(|path| path.rsplit('/').next())
+            .filter(|name| units::full_name(name) == **name)
+            .map(str::to_string)
+            .collect();
+        touched.into_iter().map(|name| self.unit(&name).map(|unit| (name, unit))).collect()
     }
 
     fn node(&self, path: &str) -> Option<Node> {
@@ -171,8 +187,17 @@ impl<H: Host> Host for Overlay<H> {
 
     fn unit(&self, name: &str) -> Result<Unit> {
         let name = unit_name(name);
-        let known = self.state.borrow().units.get(&name).cloned();
-        known.map_or_else(|| self.below.unit(&name), Ok)
+        if let Some(known) = self.state.borrow().units.get(&name).cloned() {
+            return Ok(known);
+        }
+        // Where what is below only follows from its unit files, what is here follows from those that are here.
+        let below = self.below.unit(&name)?;
+        let files = units::from_files(&self.below, &name)?;
+        if (below.exists, &below.enabled) != (files.exists, &files.enabled) {
+            return Ok(below);
+        }
+        let here = units::from_files(self, &name)?;
+        Ok(Unit { active: below.active && here.exists, ..here })
     }
 
     fn virt(&self, kind: VirtKind, name: &str) -> Result<Option<Virt>> {

@@ -35,12 +35,19 @@ pub fn like_old(new: &File, old: &File, wanted: Wanted, path: &str) -> Result<()
     fchmod(new, bits(wanted.mode.unwrap_or(was.st_mode))).map_err(|e| explain("set the mode of", path, &e.into()))
 }
 
-/// Owner and mode of something that was not there before: root's, or of the user who runs this.
+/// Owner and mode of something that was not there before: root's, or of the user who runs this. What nobody asked for may
+/// be impossible: FAT, on which EFI system partitions are, has neither owners nor modes.
 pub fn as_new(new: impl AsFd, mode: u32, wanted: Wanted, path: &str) -> Result<()> {
     let uid = wanted.uid.unwrap_or(rustix::process::geteuid().as_raw());
     let gid = wanted.gid.unwrap_or(rustix::process::getegid().as_raw());
-    own(new.as_fd(), uid, gid, path)?;
-    fchmod(new, bits(wanted.mode.unwrap_or(mode))).map_err(|e| explain("set the mode of", path, &e.into()))
+    let owned = own(new.as_fd(), uid, gid, path);
+    if wanted.uid.is_some() || wanted.gid.is_some() {
+        owned?;
+    }
+    match fchmod(new, bits(wanted.mode.unwrap_or(mode))) {
+        Err(Errno::PERM) if wanted.mode.is_none() => Ok(()),
+        other => other.map_err(|e| explain("set the mode of", path, &e.into())),
+    }
 }
 
 fn own(file: impl AsFd, uid: u32, gid: u32, path: &str) -> Result<()> {
@@ -49,7 +56,7 @@ fn own(file: impl AsFd, uid: u32, gid: u32, path: &str) -> Result<()> {
         return Ok(());
     }
     fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-        .map_err(|e| explain(&format!("give to user {uid} and group {gid} the file"), path, &e.into()))
+        .map_err(|e| explain(&format!("set owner {uid} and group {gid} of"), path, &e.into()))
 }
 
 fn copy_xattrs(new: &File, old: &File, path: &str) -> Result<()> {
@@ -110,7 +117,7 @@ pub fn set(place: &Path, path: &str, wanted: Wanted) -> Result<()> {
     let owns = (uid, gid) == (was.uid(), was.gid());
     if !owns {
         std::os::unix::fs::lchown(place, Some(uid), Some(gid))
-            .map_err(|e| explain(&format!("give to user {uid} and group {gid}"), path, &e))?;
+            .map_err(|e| explain(&format!("set owner {uid} and group {gid} of"), path, &e))?;
     }
     let old = was.mode() & 0o7777;
     let mode = wanted.mode.unwrap_or(old);

@@ -30,6 +30,8 @@ pub struct Staged<'a> {
     folder: &'a Folder,
     file: File,
     name: String,
+    /// What it is written for, as people know it.
+    shown: String,
     armed: bool,
 }
 
@@ -102,12 +104,12 @@ impl Folder {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(&self.fd, temporary.as_str(), flags, Mode::RUSR | Mode::WUSR)
             .map_err(|e| explain("write", &self.shown(name), &e.into()))?;
-        Ok(Staged { folder: self, file: File::from(fd), name: temporary, armed: true })
+        Ok(Staged { folder: self, file: File::from(fd), name: temporary, shown: self.shown(name), armed: true })
     }
 
     /// A file that is in it already and shall be renamed; kept when dropped.
     pub fn adopt(&self, file: File, name: &str) -> Staged<'_> {
-        Staged { folder: self, file, name: name.to_string(), armed: false }
+        Staged { folder: self, file, name: name.to_string(), shown: self.shown(name), armed: false }
     }
 
     /// The regular file that stands at this name now.
@@ -215,7 +217,7 @@ impl Staged<'_> {
 
     /// Makes sure that its content is on the disk.
     pub fn sync(&self) -> Result<()> {
-        fs::fsync(self.file.as_fd()).map_err(|e| explain("write", &self.folder.shown(&self.name), &e.into()))
+        fs::fsync(self.file.as_fd()).map_err(|e| explain("write", &self.shown, &e.into()))
     }
 
     /// Gives it its final name, in place of what had it.

@@ -4,6 +4,8 @@ mod commands;
 mod downloads;
 mod files;
 mod interrupted;
+mod modules;
+mod waits;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -38,11 +40,12 @@ impl Host for Disk {
     fn raw_read(&self, path: &str) -> Result<Vec<u8>> {
         Ok(std::fs::read(self.at(path)).unwrap())
     }
-    fn raw_list(&self, _: &str) -> Result<Vec<String>> {
-        unimplemented!()
+    fn raw_list(&self, path: &str) -> Result<Vec<String>> {
+        Ok(names(&self.at(path)))
     }
-    fn raw_sha256(&self, _: &str) -> Result<String> {
-        unimplemented!()
+    fn raw_sha256(&self, path: &str) -> Result<String> {
+        use sha2::{Digest, Sha256};
+        Ok(format!("{:x}", Sha256::digest(self.raw_read(path)?)))
     }
     fn package(&self, _: &str) -> Result<Option<Package>> {
         Ok(None)

@@ -202,7 +202,11 @@ fn gather(folder: &Path, path: &str, files: &mut IndexMap<String, String>) -> Re
         let Ok(name) = entry.file_name().into_string() else { continue };
         let path = format!("{path}/{name}");
         if entry.file_type().map_err(|e| io(&e))?.is_dir() {
+            let before = files.len();
             gather(&entry.path(), &path, files)?;
+            if files.len() == before {
+                files.insert(format!("{path}/"), String::new());
+            }
         } else {
             let text = fs::read_to_string(entry.path()).map_err(|e| io(&e))?;
             files.insert(path, text);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::book::{Book, Owned, encode};
 use super::{Folder, OWN, nothing_there, place};
+use crate::change::failpoint::{self, Point};
 use crate::host::model::Attributes;
 use crate::host::overlay::{Node, State};
 use crate::host::{Error, Result};
@@ -72,12 +73,17 @@ fn commit_until(folder: &Folder, state: State, steps: usize) -> Result<Book> {
         let staged = stage.file(book.to_text()?.as_bytes(), 0o644)?;
         stage.steps.push(Step::Book { staged });
     }
+    failpoint::hit(Point::Written);
     if stage.steps.len() > 1 {
         let list = serde_json::to_vec(&stage.steps).map_err(|e| Error::failed(format!("can't note the steps: {e}")))?;
         let staged = stage.file(&list, 0o644)?;
         rename(&stage.area.join(staged.to_string()), &own.join(PENDING))?;
     }
-    do_steps(root, stage.steps.get(..steps).unwrap_or(&stage.steps))?;
+    let steps_now = stage.steps.get(..steps).unwrap_or(&stage.steps);
+    let (first, rest) = steps_now.split_at(steps_now.len().min(1));
+    do_steps(root, first)?;
+    failpoint::hit(Point::Renamed);
+    do_steps(root, rest)?;
     if steps == usize::MAX {
         clear(&own)?;
     }

@@ -75,7 +75,7 @@ fn all_reads(host: &dyn Host) -> String {
     out
 }
 
-const NAMES: [&str; 4] = ["a", "b", "libvirt", "libvirtd.service"];
+const NAMES: [&str; 5] = ["a", "b", "libvirt", "libvirtd.service", "b.service"];
 
 fn paths() -> impl Strategy<Value = String> {
     proptest::sample::select(vec![
@@ -97,7 +97,7 @@ fn paths() -> impl Strategy<Value = String> {
 fn contents() -> impl Strategy<Value = String> {
     proptest::sample::select(vec![
         "",
-        "one\n",
+        "[Install]\nWantedBy=multi-user.target\n",
         "vfio-provision sandbox: ",
         "vfio-provision sandbox: {\"unknown\":\"x\"}\n",
         "vfio-provision sandbox: \"bytes\"\n",
@@ -172,7 +172,7 @@ fn ops() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     /// What a plan foresees is what the sandbox becomes, whatever is done; reopened, it is the same again.
     #[test]
@@ -183,6 +183,7 @@ proptest! {
             ("/m", "-> a/b"),
             ("/n", "-> nowhere"),
             ("/etc/passwd", "qemu:x:107:107::/:/sbin/nologin\n"),
+            ("/etc/systemd/system/multi-user.target.wants/b.service", "-> ../b.service"),
             ("/.vfio-provision/machine.json", r#"{"available": {"libvirt": {"version": "4.5", "units": ["libvirtd.service"], "requires": ["a"]}}}"#),
             ("/.vfio-provision/available/libvirt/etc/libvirt/qemu.conf", "#\n"),
         ];
@@ -318,6 +319,60 @@ fn the_embedded_machine_unpacks_once() {
     assert!(again.exists("/etc/new").unwrap());
     let Err(error) = Folder::open_or_unpack(dir.path().join("other"), Some("centos8")) else { panic!() };
     assert!(error.hint.is_some_and(|hint| hint.contains("centos7-seed")));
+}
+
+/// The recorded workstation is what the rest of the program takes it for.
+#[test]
+fn the_seed_is_a_whole_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let seed = Folder::open_or_unpack(dir.path().join("ws01"), Some("centos7-seed")).unwrap();
+    assert!(seed.os().unwrap().is_el(7));
+    assert_eq!(seed.read("/boot/grub2/grubenv").unwrap().unwrap().len(), 1024);
+    let gpu = seed.real_path("/sys/bus/pci/devices/0000:82:00.0").unwrap();
+    assert_eq!(gpu, "/sys/devices/pci0000:80/0000:80:02.0/0000:82:00.0");
+    assert_eq!(seed.read_line(&format!("{gpu}/numa_node")).unwrap().as_deref(), Some("1"));
+    assert_eq!(seed.list("/sys/kernel/iommu_groups").unwrap(), Vec::<String>::new());
+    let mut in_group_38 = seed.groups_with_iommu();
+    for address in in_group_38.keys() {
+        assert!(seed.exists(&format!("/sys/bus/pci/devices/{address}")).unwrap(), "{address}");
+    }
+    assert_eq!(in_group_38.len(), seed.list("/sys/bus/pci/devices").unwrap().len());
+    in_group_38.retain(|_, group| *group == 38);
+    assert_eq!(in_group_38.keys().collect::<Vec<_>>(), ["0000:82:00.0", "0000:82:00.1"]);
+    let mut todo = vec!["/".to_string()];
+    while let Some(path) = todo.pop() {
+        match seed.raw_lstat(&path).unwrap().unwrap().kind {
+            FileKind::Folder => {
+                let names = seed.raw_list(&path).unwrap();
+                todo.extend(names.iter().map(|name| format!("{}/{name}", path.trim_end_matches('/'))));
+            }
+            FileKind::Link if path != "/etc/localtime" => {
+                assert!(seed.exists(&path).unwrap(), "{path} leads nowhere");
+            }
+            _ => {}
+        }
+    }
+    let available: Vec<String> = seed.book.borrow().available.keys().cloned().collect();
+    for name in &available {
+        for required in seed.available(name).unwrap().unwrap().requires {
+            assert!(available.contains(&required), "{name} requires {required}");
+        }
+    }
+    assert!(seed.available("libvirt-daemon").unwrap().unwrap().files.contains_key("/var/lib/libvirt/images/"));
+}
+
+#[test]
+fn the_seed_boots_into_its_iommu_groups() {
+    let dir = tempfile::tempdir().unwrap();
+    let seed = Folder::open_or_unpack(dir.path().join("ws01"), Some("centos7-seed")).unwrap();
+    let env =
+        seed.read_text("/boot/grub2/grub.cfg").unwrap().unwrap().replace("rhgb quiet", "rhgb quiet intel_iommu=on");
+    perform(&seed, &run(vec![file("/boot/grub2/grub.cfg", Some(&env)), Effect::Reboot]));
+    assert!(seed.read_line("/proc/cmdline").unwrap().unwrap().ends_with("intel_iommu=on LANG=en_US.UTF-8"));
+    let group = seed.real_path("/sys/bus/pci/devices/0000:82:00.0/iommu_group").unwrap();
+    assert_eq!(group, "/sys/kernel/iommu_groups/38");
+    assert_eq!(seed.list("/sys/kernel/iommu_groups/38/devices").unwrap(), ["0000:82:00.0", "0000:82:00.1"]);
+    assert_eq!(seed.list("/sys/kernel/iommu_groups/23/devices").unwrap().len(), 3);
 }
 
 #[test]

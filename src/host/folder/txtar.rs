@@ -17,6 +17,7 @@
 //!
 //! A section is a file; `PATH -> TARGET` is a link, `PATH/` a folder, and `PATH/*` many small files in one folder, a line
 //! each: its name and the one line that is in it, or its name and where the link points. Folders above a path are made.
+//! `no-newline` in a header takes the last newline off the content.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -91,12 +92,13 @@ pub(super) fn parse(text: &str) -> Result<Recorded> {
         let wrong = |why: &str| Error::failed(format!("recorded machine, line {}: {why}", number + 1));
         let bare = line.trim_end_matches('\n');
         if let Some(header) = bare.strip_prefix("-- ").and_then(|rest| rest.strip_suffix(" --")) {
+            recorded.end(&place);
             place = recorded.begin(header.trim()).map_err(|why| wrong(&why))?;
             continue;
         }
         match &place {
             Place::Nowhere => {}
-            Place::File(path) => {
+            Place::File { path, .. } => {
                 if let Some(Entry::File(content)) = recorded.entries.get_mut(path) {
                     content.push_str(line);
                 }
@@ -116,13 +118,14 @@ pub(super) fn parse(text: &str) -> Result<Recorded> {
             Place::Closed => return Err(wrong("a folder and a link have no text")),
         }
     }
+    recorded.end(&place);
     recorded.check_parents()?;
     Ok(recorded)
 }
 
 enum Place {
     Nowhere,
-    File(String),
+    File { path: String, newline: bool },
     Many(String),
     Closed,
 }
@@ -130,6 +133,15 @@ enum Place {
 type Why<T> = std::result::Result<T, String>;
 
 impl Recorded {
+    fn end(&mut self, place: &Place) {
+        if let Place::File { path, newline: false } = place
+            && let Some(Entry::File(content)) = self.entries.get_mut(path)
+            && content.ends_with('\n')
+        {
+            content.pop();
+        }
+    }
+
     fn begin(&mut self, header: &str) -> Why<Place> {
         if let Some((path, target)) = header.split_once(" -> ") {
             self.add(path.trim().to_string(), Entry::Link(target.trim().to_string()))?;
@@ -138,7 +150,12 @@ impl Recorded {
         let mut words = header.split_whitespace();
         let path = words.next().ok_or("a section without a path")?;
         let mut attributes = None;
+        let mut newline = true;
         for word in words {
+            if word == "no-newline" {
+                newline = false;
+                continue;
+            }
             let folder = path.ends_with('/');
             let found =
                 attributes.get_or_insert(Attributes { mode: if folder { 0o755 } else { 0o644 }, uid: 0, gid: 0 });
@@ -154,7 +171,7 @@ impl Recorded {
                     found.uid = uid.parse().map_err(|_| format!("`{uid}` is not a number"))?;
                     found.gid = gid.parse().map_err(|_| format!("`{gid}` is not a number"))?;
                 }
-                _ => return Err(format!("`{word}` is neither mode= nor owner=")),
+                _ => return Err(format!("`{word}` is none of mode=, owner= and no-newline")),
             }
         }
         let bare = path.trim_end_matches("/*").trim_end_matches('/').to_string();
@@ -170,7 +187,7 @@ impl Recorded {
             return Ok(Place::Closed);
         }
         self.add(bare.clone(), Entry::File(String::new()))?;
-        Ok(Place::File(bare))
+        Ok(Place::File { path: bare, newline })
     }
 
     fn add(&mut self, path: String, entry: Entry) -> Why<()> {

@@ -54,6 +54,11 @@ pub fn installed(host: &Live) -> Result<HashMap<String, Package>> {
     let mut all = HashMap::new();
     for line in output.stdout.lines() {
         let Some((name, version)) = parse(database, line) else { continue };
+        // rpm keeps each imported key as a package of one name, with the key's id as its version.
+        let key = version.split('-').next().and_then(|id| id.get(id.len().checked_sub(8)?..)).map(str::to_lowercase);
+        let key =
+            key.filter(|_| database == Database::Rpm && name == "gpg-pubkey").map(|id| format!("gpg-pubkey-{id}"));
+        let name = key.as_deref().unwrap_or(name);
         let newer = |old: &Package| {
             let old = old.version.as_deref().unwrap_or("");
             match database {
@@ -71,8 +76,7 @@ pub fn installed(host: &Live) -> Result<HashMap<String, Package>> {
 /// Name and version in one line of the tool; `None` when it is not an installed package.
 fn parse(database: Database, line: &str) -> Option<(&str, &str)> {
     match database {
-        // rpm keeps imported keys as packages of this name.
-        Database::Rpm => line.split_once('\t').filter(|(name, _)| *name != "gpg-pubkey"),
+        Database::Rpm => line.split_once('\t'),
         Database::Dpkg => {
             let (name, rest) = line.split_once('\t')?;
             let (version, status) = rest.split_once('\t')?;
@@ -94,7 +98,6 @@ mod tests {
         assert_eq!(parse(Database::Dpkg, "vim\t2:9.0\trc "), None);
         assert_eq!(parse(Database::Dpkg, "vim\t\tun "), None);
         assert_eq!(parse(Database::Rpm, "bash\t5.1.8-9.el9"), Some(("bash", "5.1.8-9.el9")));
-        assert_eq!(parse(Database::Rpm, "gpg-pubkey\t1-2"), None);
         assert_eq!(parse(Database::Pacman, "linux 6.9.arch1-1"), Some(("linux", "6.9.arch1-1")));
     }
 }

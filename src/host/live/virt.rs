@@ -84,7 +84,12 @@ pub fn one(host: &Live, listing: &Listing, kind: VirtKind, name: &str) -> Result
     }
     let words = words(kind);
     let arguments: Vec<&str> = words.dump.iter().copied().chain([words.option, name]).collect();
-    Ok(virsh(host, &arguments)?.map(|output| Virt {
+    let dumped = match virsh(host, &arguments)? {
+        Some(dumped) => Some(dumped),
+        // Not every hypervisor's driver tells the inactive definition apart.
+        None => virsh(host, &[words.dump.first().copied().unwrap_or_default(), words.option, name])?,
+    };
+    Ok(dumped.map(|output| Virt {
         xml: output.stdout,
         active: listing.active.contains(name),
         autostart: listing.autostart.contains(name),

@@ -183,10 +183,8 @@ impl Edit {
                 };
                 alike && context
             });
-            if goes {
-                if let Some(slot) = fate.get_mut(i) {
-                    *slot = Some(None);
-                }
+            if goes && let Some(slot) = fate.get_mut(i) {
+                *slot = Some(None);
             }
         }
         for (token, id) in self.present.iter().zip(&wanted) {

@@ -110,13 +110,13 @@ pub fn parse(text: &str) -> GrubCfg {
                 open.push(Block::Item(cfg.items.len() - 1));
             }
             "}" => {
-                if let Some(Block::Item(n)) = open.pop() {
-                    if let Some(item) = cfg.items.get_mut(n) {
-                        item.block.end = at;
-                        if item.submenu {
-                            path.pop();
-                            counts.pop();
-                        }
+                if let Some(Block::Item(n)) = open.pop()
+                    && let Some(item) = cfg.items.get_mut(n)
+                {
+                    item.block.end = at;
+                    if item.submenu {
+                        path.pop();
+                        counts.pop();
                     }
                 }
             }
@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(after.items[0].title, "CentOS Linux (4.9.2-1.el7.elrepo.x86_64) 7 (Core)");
         assert_eq!(after.items[0].initrd, ["/initramfs-4.9.2-1.el7.elrepo.x86_64.img"]);
         assert_eq!(&new[after.items[0].linux.clone().unwrap().args], &new[after.items[1].linux.clone().unwrap().args]);
-        assert_eq!(parse(&save_default(samples::DEBIAN_GRUB_CFG)).saved, true);
+        assert!(parse(&save_default(samples::DEBIAN_GRUB_CFG)).saved);
     }
 
     proptest! {

@@ -96,7 +96,7 @@ pub fn entries(host: &dyn Host) -> Result<Vec<BootEntry>> {
 /// # Errors
 /// When there is no boot loader that this program knows, or the default is not a Linux.
 pub fn default_entry(host: &dyn Host) -> Result<BootEntry> {
-    read(host)?.default().cloned()
+    read(host)?.default_entry().cloned()
 }
 
 /// Reads how the machine boots.
@@ -198,7 +198,7 @@ fn grub(host: &dyn Host, os: Os, menu: String, text: String) -> Result<Boot> {
 
 /// Entries of other systems, which `grub-mkconfig` finds or the administrator wrote, are not this machine's kernels.
 fn is_own(item: &Item) -> bool {
-    item.section.as_deref().is_none_or(|section| section.ends_with("_linux"))
+    item.section.as_deref().is_none_or(|section| section.contains("_linux") && !section.contains("xen"))
 }
 
 fn cfg_entries(host: &dyn Host, boot: &Boot) -> Result<Vec<BootEntry>> {
@@ -376,7 +376,8 @@ fn systemd_boot(host: &dyn Host, os: Os, esp: &str, menu: String, text: String, 
     let position =
         |pattern: &str| entries.iter().position(|entry| bls::matches(pattern, &format!("{}.conf", entry.id)));
     let configured = text.lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
-    let configured = configured.filter(|(key, _)| *key == "default").map(|(_, value)| value.trim().to_string()).last();
+    let configured =
+        configured.filter(|(key, _)| *key == "default").map(|(_, value)| value.trim().to_string()).next_back();
     let default = efi_text(host, "LoaderEntryDefault")?
         .or(configured)
         .and_then(|wanted| position(&wanted).or_else(|| position(&format!("{wanted}.conf"))))
@@ -419,7 +420,7 @@ impl Boot {
     ///
     /// # Errors
     /// When that is no Linux of this machine.
-    pub fn default(&self) -> Result<&BootEntry> {
+    pub fn default_entry(&self) -> Result<&BootEntry> {
         self.entries.iter().find(|entry| entry.is_default).ok_or_else(|| {
             Error::failed(format!("the default boot entry is not a Linux kernel of this machine ({})", self.menu))
                 .hint("choose one with `grubby --set-default`, `grub-set-default` or `bootctl set-default`")
@@ -491,7 +492,7 @@ impl Boot {
         let effects = vec![Effect::File { path: fresh.clone(), content: Some(predicted), mode: Some(0o600) }];
         let make = Run::new([self.tool(host, "mkconfig")?.as_str(), "-o", &fresh], effects);
         let mut validate = vec![vec![self.tool(host, "script-check")?, "%s".into()]];
-        if let Ok(default) = self.default() {
+        if let Ok(default) = self.default_entry() {
             validate.push(vec!["grep".into(), "-qF".into(), "--".into(), default.kernel.clone(), "%s".into()]);
         }
         let place = Op::WriteFile {
@@ -554,7 +555,7 @@ mod tests {
         ]);
         let boot = read(&host).unwrap();
         assert_eq!((boot.kind, boot.entries.len()), (Kind::GrubCfg, 2));
-        let default = boot.default().unwrap();
+        let default = boot.default_entry().unwrap();
         assert_eq!(default.version.as_deref(), Some("3.10.0-514.el7.x86_64"));
         assert_eq!(default.path, "/boot/vmlinuz-3.10.0-514.el7.x86_64");
         assert_eq!(default.image.as_deref(), Some("/boot/initramfs-3.10.0-514.el7.x86_64.img"));
@@ -570,7 +571,7 @@ mod tests {
             ("/boot/grub2/grubenv", &env),
         ]);
         let boot = read(&host).unwrap();
-        assert!(boot.default().unwrap().title.contains("3.10.0-514"));
+        assert!(boot.default_entry().unwrap().title.contains("3.10.0-514"));
         assert!(boot.next().unwrap().title.contains("0-rescue"));
     }
 
@@ -589,8 +590,8 @@ mod tests {
         };
         let boot = read(&files(stub)).unwrap();
         assert_eq!((boot.menu.as_str(), boot.kind), ("/boot/grub2/grub.cfg", Kind::GrubBls));
-        assert_eq!(boot.default().unwrap().id, "m9-5.14.0-427.13.1.el9_4.x86_64");
-        assert!(!boot.default().unwrap().args.contains('$'));
+        assert_eq!(boot.default_entry().unwrap().id, "m9-5.14.0-427.13.1.el9_4.x86_64");
+        assert!(!boot.default_entry().unwrap().args.contains('$'));
         assert_eq!(read(&files(samples::EL7_GRUB_CFG)).unwrap().menu, "/boot/efi/EFI/rocky/grub.cfg");
     }
 
@@ -600,7 +601,7 @@ mod tests {
             machine(&[("/etc/os-release", os("debian", "12")), ("/boot/grub/grub.cfg", samples::DEBIAN_GRUB_CFG)]);
         let boot = read(&host).unwrap();
         assert_eq!(boot.entries.len(), 3);
-        assert_eq!(boot.default().unwrap().title, "Debian GNU/Linux");
+        assert_eq!(boot.default_entry().unwrap().title, "Debian GNU/Linux");
         assert_eq!(boot.entries.iter().filter(|entry| entry.recovery).count(), 1);
     }
 
@@ -622,7 +623,7 @@ mod tests {
         ]);
         let boot = read(&host).unwrap();
         assert_eq!((boot.kind, boot.entries.len()), (Kind::SystemdBoot, 2));
-        assert_eq!(boot.default().unwrap().version.as_deref(), Some("6.6.9-1-lts"));
+        assert_eq!(boot.default_entry().unwrap().version.as_deref(), Some("6.6.9-1-lts"));
         let arch = boot.entries.iter().find(|entry| entry.id == "arch").unwrap();
         assert_eq!(arch.image.as_deref(), Some("/boot/initramfs-linux.img"));
         assert_eq!(arch.version.as_deref(), Some("6.7.1-arch1-1"));

@@ -3,11 +3,15 @@
 pub mod argument;
 pub mod bls;
 pub mod cmdline;
+pub mod elrepo;
 pub mod grub_cfg;
 pub mod grub_default;
 pub mod grubenv;
+pub mod initramfs;
+pub mod kernel;
 pub mod kernel_cmdline;
 pub mod loader;
+pub mod room;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 pub mod template;

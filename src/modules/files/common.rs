@@ -82,14 +82,14 @@ impl Wanted<'_> {
 pub fn user_name(host: &dyn Host, uid: u32) -> Result<String> {
     let text = host.read_text("/etc/passwd")?.unwrap_or_default();
     let user = text.lines().filter_map(accounts::User::parse).find(|user| user.uid == uid);
-    Ok(user.map_or_else(|| uid.to_string(), |user| user.name))
+    Ok(user.map_or_else(|| if uid == 0 { "root".into() } else { uid.to_string() }, |user| user.name))
 }
 
 /// The name of a group, its number where it has none.
 pub fn group_name(host: &dyn Host, gid: u32) -> Result<String> {
     let text = host.read_text("/etc/group")?.unwrap_or_default();
     let group = text.lines().filter_map(accounts::Group::parse).find(|group| group.gid == gid);
-    Ok(group.map_or_else(|| gid.to_string(), |group| group.name))
+    Ok(group.map_or_else(|| if gid == 0 { "root".into() } else { gid.to_string() }, |group| group.name))
 }
 
 /// A file that shall have a certain content.
@@ -194,7 +194,8 @@ impl Target<'_> {
     }
 }
 
-fn check(command: &str) -> Result<Vec<String>> {
+/// The command line of `validate` as words.
+pub fn check(command: &str) -> Result<Vec<String>> {
     let words = words("validate", command)?;
     if words.iter().any(|word| word.contains("%s")) {
         Ok(words)
@@ -261,6 +262,8 @@ pub fn lines(content: &[u8]) -> Vec<Vec<u8>> {
 
 /// A line without its end.
 pub fn bare(line: &[u8]) -> &[u8] {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    line.strip_suffix(b"\r").unwrap_or(line)
+    match line.strip_suffix(b"\n") {
+        Some(line) => line.strip_suffix(b"\r").unwrap_or(line),
+        None => line,
+    }
 }

@@ -152,12 +152,7 @@ fn into_new_folder(plan: &mut Plan, target: &Target<'_>, content: Content, diff:
             mode: target.wanted.mode(),
             owner: target.wanted.owner(),
             group: target.wanted.group(),
-            validate: target
-                .validate
-                .map(|text| super::common::words("validate", text))
-                .transpose()?
-                .into_iter()
-                .collect(),
+            validate: target.validate.map(super::common::check).transpose()?.into_iter().collect(),
         },
         vec![diff],
     );

@@ -35,6 +35,10 @@ pub struct IniFile {
     /// Write `option=value`, not `option = value`. Only lines that change are written anew. Default: false.
     #[serde(default)]
     no_extra_spaces: Flag,
+    /// Differences in spaces alone are no change. It is always so here; the parameter is known for Ansible's sake.
+    #[serde(default)]
+    #[allow(dead_code)]
+    ignore_spaces: Flag,
     /// An option may stand without a value. Default: false.
     #[serde(default)]
     allow_no_value: Flag,

@@ -43,7 +43,7 @@ pub struct LineInFile {
     state: State,
     /// `line` may contain `\1` or `\g<name>` for groups of `regexp`; where that does not match, nothing is done.
     /// Default: false.
-    #[serde(default, alias = "backrefs")]
+    #[serde(default)]
     backrefs: Flag,
     /// A new line goes behind the last line that this pattern finds, or to the end (`EOF`, the default).
     insertafter: Option<String>,
@@ -136,6 +136,7 @@ impl LineInFile {
             all.iter().rposition(|there| finder.finds(bare(there)))
         };
         let new = [line, end].concat();
+        let several = all.iter().filter(|there| finder.finds(bare(there))).count() > 1;
         if let Some(there) = found.and_then(|at| all.get_mut(at)) {
             let text = match &finder {
                 Finder::Pattern(pattern) if self.backrefs.0 => {
@@ -145,6 +146,14 @@ impl LineInFile {
                 }
                 _ => line.to_vec(),
             };
+            if several && !finder.finds(&text) {
+                return Err(Error::parameters(format!(
+                    "the pattern finds several lines of {} and not the line that it shall become, so every run would replace \
+                     another one",
+                    self.path
+                ))
+                .hint("let the pattern match the new line too, or only the one line that is meant"));
+            }
             if bare(there) != text {
                 *there = [&text, end].concat();
             }
@@ -270,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_and_wrong_parameters() {
-        let m = machine(&[("/etc/", "")]);
+        let m = machine(&[("/etc/two", "a1\na2\n")]);
         let error = plan(&m, "lineinfile", json!({"path": "/etc/x", "line": "a"})).unwrap_err();
         assert!(error.message.contains("/etc/x does not exist"), "{error}");
         apply(&m, "lineinfile", json!({"path": "/etc/x", "line": "a", "create": true, "mode": "0600"})).unwrap();
@@ -283,6 +292,7 @@ mod tests {
             json!({"path": "/etc/x", "line": "a", "backrefs": true}),
             json!({"path": "/etc/x", "line": "a", "insertafter": "a", "insertbefore": "b"}),
             json!({"path": "/etc/x", "state": "absent"}),
+            json!({"path": "/etc/two", "regexp": "^a", "line": "b"}),
         ] {
             assert!(plan(&m, "lineinfile", wrong.clone()).is_err(), "{wrong}");
         }
@@ -293,6 +303,8 @@ mod tests {
         fn a_second_run_changes_nothing_and_other_lines_stay(
             content in "[ab=\r\n]{0,30}", line in "[ab=]{1,3}", pattern in "[ab=]{1,3}", first in any::<bool>()
         ) {
+            let several = content.split('\n').filter(|there| there.contains(&pattern)).count() > 1;
+            prop_assume!(!several || line.contains(&pattern));
             let new = after(&content, json!({"line": line, "regexp": pattern, "firstmatch": first}));
             prop_assert!(new.lines().any(|there| there == line));
             let kept = |text: &str| text.split('\n').filter(|l| !l.contains(&pattern) && l.trim_end() != line).count();

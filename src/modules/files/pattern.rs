@@ -32,6 +32,12 @@ fn build(parameter: &str, pattern: &str, set: fn(&mut RegexBuilder) -> &mut Rege
     })
 }
 
+/// The same pattern as the `regex` crate reads it, `^` and `$` at every line; checked.
+pub fn rust(parameter: &str, pattern: &str) -> Result<String> {
+    compile_multi_line(parameter, pattern)?;
+    Ok(format!("(?m){}", translate(pattern)))
+}
+
 /// Python's syntax to that of the `regex` crate.
 fn translate(pattern: &str) -> String {
     let mut out = String::with_capacity(pattern.len());
@@ -58,7 +64,13 @@ fn translate(pattern: &str) -> String {
                     out.push('\\');
                     out.push(c);
                 }
-                '-' if rest.starts_with('-') => out.push_str("\\-"),
+                // `--` is an operator too: here it is a range that begins or ends with a dash.
+                '-' if rest.starts_with('-') && first => out.push_str("\\-"),
+                '-' if rest.starts_with('-') => {
+                    chars.next();
+                    *read += 1;
+                    out.push_str("-\\-");
+                }
                 _ => out.push(c),
             }
             continue;
@@ -220,7 +232,7 @@ mod tests {
         assert!(matches(r"^\<b\>$", "<b>"));
         assert!(matches("^[[]section[]]$", "[section]"));
         assert!(matches("^[]x]$", "]") && matches("^[^]x]$", "y"));
-        assert!(matches("^[a&&b]$", "&") && matches("^[+--]$", ","));
+        assert!(matches("^[a&&b]$", "&") && matches("^[+--]$", ",") && matches("^[--a]$", "A"));
         assert!(matches(r"end\Z", "the end") && !matches(r"end\Z", "end."));
         assert!(matches(r"^\s*#?\s*GRUB_CMDLINE_LINUX=", "# GRUB_CMDLINE_LINUX=\"\""));
         assert!(matches(r#"^a\"b\/c\-d\@"#, "a\"b/c-d@"));

@@ -89,7 +89,7 @@ mod tests {
         let file = stat("/etc/l", true);
         assert_eq!((&file["isreg"], &file["mode"], &file["size"]), (&json!(true), &json!("0644"), &json!(3)));
         assert_eq!(file["checksum"], "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-        assert_eq!((&file["pw_name"], &file["gr_name"]), (&json!("root"), &json!("0")));
+        assert_eq!((&file["pw_name"], &file["gr_name"]), (&json!("root"), &json!("root")));
         let link = stat("/etc/l", false);
         assert_eq!(
             (&link["islnk"], &link["lnk_target"], &link["lnk_source"]),

@@ -1,10 +1,17 @@
 //! Guests and what they need: firmware, drivers for Windows, libvirt itself, domains, volumes, networks.
 
+pub mod daemon;
 pub mod descriptors;
 pub mod domain;
+pub mod network;
+pub mod ovmf;
 pub mod qemu_conf;
 pub mod values;
+pub mod virtio_win;
+pub mod volume;
 pub mod xml;
+
+use ovmf::fetch;
 
 use crate::change::{Effect, Run};
 

@@ -117,8 +117,8 @@ fn parse_peer(text: &str) -> Option<IpAddr> {
     Some(bare.parse::<IpAddr>().ok()?.to_canonical())
 }
 
-/// The interface that the machine is reached through: towards the controller, or for a run on the machine itself the one
-/// of the default route.
+/// The interface that the machine is reached through: towards the controller, or for a run on the machine itself the
+/// one of the default route.
 ///
 /// # Errors
 /// When the machine can't be read.
@@ -185,7 +185,8 @@ pub fn with_lowers<H: Host + ?Sized>(host: &H, interface: &str) -> Result<Vec<St
     Ok(all)
 }
 
-/// Does somebody sit on this machine over SSH right now? A run "on the machine itself" may be typed into such a session.
+/// Does somebody sit on this machine over SSH right now? A run "on the machine itself" may be typed into such a
+/// session.
 ///
 /// # Errors
 /// When the machine can't be read.
@@ -255,7 +256,8 @@ mod tests {
 
     #[test]
     fn the_address_on_an_interface_comes_from_the_fib() {
-        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 127.0.0.1\n        /32 host LOCAL\n     |-- 192.168.1.10\n        /32 host LOCAL\n";
+        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 127.0.0.1\n        /32 host LOCAL\n     |-- \
+         192.168.1.10\n        /32 host LOCAL\n";
         let machine = machine(&[("/proc/net/route", ROUTE), ("/proc/net/fib_trie", trie)]);
         let way = control(&machine).unwrap().unwrap();
         assert_eq!((way.interface.as_str(), way.address.as_deref()), ("eno1", Some("192.168.1.10")));
@@ -273,8 +275,10 @@ mod tests {
 
     #[test]
     fn sixth_generation_addresses_and_mapped_ones() {
-        let text = "fd000000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eno1\n\
-                    00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eno2\n";
+        let text = "fd000000000000000000000000000000 40 00000000000000000000000000000000 00 \
+         00000000000000000000000000000000 00000100 00000001 00000000 00000001     eno1\n\
+                    00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
+                    fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eno2\n";
         let routes = routes6(text);
         let name = |ip: &str| best(&routes, parse_peer(ip).unwrap()).map(|r| r.interface.as_str());
         assert_eq!((name("fd00::7"), name("2001:db8::1")), (Some("eno1"), Some("eno2")));

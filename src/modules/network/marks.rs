@@ -1,7 +1,7 @@
 //! Lines of ours in files of others, so that taking them out again gives the very bytes that were there before.
 //!
-//! A block of ours always stands at the top of a file: then nothing has to be remembered of how the file ended. Lines of
-//! others that must not count any more are not deleted but made comments by a prefix that only we use.
+//! A block of ours always stands at the top of a file: then nothing has to be remembered of how the file ended. Lines
+//! of others that must not count any more are not deleted but made comments by a prefix that only we use.
 
 /// First line of a block in a file that was there before.
 pub const BEGIN: &str = "# BEGIN vfio-provision";
@@ -97,7 +97,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn taking_out_gives_the_very_bytes(before in "([a-z#= ]{0,6}\r?\n?){0,6}", lines in prop::collection::vec("[a-z]{0,5}", 0..4)) {
+        fn taking_out_gives_the_very_bytes(before in "([a-z#= \
+         ]{0,6}\r?\n?){0,6}", lines in prop::collection::vec("[a-z]{0,5}", 0..4)) {
             let text = with_block(Some(&before), &lines);
             prop_assert_eq!(original(Some(&text)), Some(before.clone()));
             let off: String = before.split_inclusive('\n').map(|line| format!("{OFF}{line}")).collect();

@@ -3,6 +3,7 @@
 use super::manager::{Manager, Options, Verb};
 use super::query::{self, Found};
 use super::spec::{Source, Spec};
+use crate::change::action::Pin;
 use crate::change::{Content, Diff, Effect, Op, Plan};
 use crate::host::version::{compare_deb, compare_rpm};
 use crate::host::{Error, Host, Result};
@@ -129,7 +130,7 @@ pub fn install(host: &dyn Host, wanted: &Install) -> Result<Plan> {
 
     for one in &missing {
         if let Source::Url { url, sha256 } = &one.spec.source {
-            download(host, &mut plan, url, sha256)?;
+            download(host, &mut plan, url, sha256.as_deref())?;
         }
     }
     for downgrade in [false, true] {
@@ -234,14 +235,35 @@ fn cached(url: &str) -> String {
     format!("{CACHE}/{name}")
 }
 
-fn download(host: &dyn Host, plan: &mut Plan, url: &str, sha256: &str) -> Result<()> {
+fn download(host: &dyn Host, plan: &mut Plan, url: &str, sha256: Option<&str>) -> Result<()> {
     let path = cached(url);
-    if host.sha256(&path)?.as_deref() == Some(sha256) {
+<<<<<<< HEAD
+    let what = match sha256 {
+        Some(sha256) if host.sha256(&path)?.as_deref() == Some(sha256) => return Ok(()),
+        Some(sha256) => format!("{url} (sha256 {sha256})"),
+        None => {
+            plan.pins.push(Pin { url: url.to_string(), path: path.clone() });
+            plan.warnings.push(format!("{url} has no sha256: the first one seen is kept in the lock file, and holds"));
+            if host.exists(&path)? {
+                return Ok(());
+            }
+            url.to_string()
+        }
+    };
+    make_folders(host, plan, CACHE)?;
+    let diff = Diff::added("download", &path, what);
+=======
+    if sha256.is_none() {
+        plan.pins.push(Pin { url: url.to_string(), path: path.clone() });
+    }
+    if sha256.is_some() && host.sha256(&path)?.as_deref() == sha256 {
         return Ok(());
     }
     make_folders(host, plan, CACHE)?;
-    let diff = Diff::added("download", &path, format!("{url} (sha256 {sha256})"));
-    let (url, sha256) = (url.to_string(), Some(sha256.to_string()));
+    let hash = sha256.map(|sha256| format!(" (sha256 {sha256})")).unwrap_or_default();
+    let diff = Diff::added("download", &path, format!("{url}{hash}"));
+>>>>>>> sandbox
+    let (url, sha256) = (url.to_string(), sha256.map(str::to_string));
     plan.push(Op::Download { url, path, sha256, mode: Some(0o644) }, vec![diff]);
     Ok(())
 }
@@ -263,7 +285,7 @@ pub(super) fn apt_lists_are_old(host: &dyn Host) -> Result<bool> {
     if newest_list == i64::MAX {
         return Ok(false);
     }
-    if !host.list(LISTS)?.iter().any(|name| name.ends_with("_InRelease") || name.ends_with("_Release")) {
+    if !host.list(LISTS)?.iter().any(|name| name.ends_with("Release") || name.ends_with("_Packages")) {
         return Ok(true);
     }
     let mut sources = vec!["/etc/apt/sources.list".to_string()];

@@ -18,12 +18,13 @@ use crate::modules::network::link;
 use crate::modules::network::place::place;
 use crate::modules::params::{Flag, List, yes};
 
-/// Gives PCI devices to vfio-pci, so that guests can have them: from the next boot on, and at once where that is safe.
+/// Gives PCI devices to vfio-pci, so that guests can have them: from the next boot on, and at once where that is
+/// safe.
 ///
-/// The list is the whole truth of a machine: one task names all of its devices, and what an earlier list named and this
-/// one does not goes back to the host. The other functions of a card join by themselves, and the IOMMU group of every
-/// device is checked. A device is refused when the machine needs it (its disks, its network, its display), when its group
-/// holds others, and when the machine has no IOMMU. Rebuild the initramfs afterwards (`initramfs`).
+/// The list is the whole truth of a machine: one task names all of its devices, and what an earlier list named and
+/// this one does not goes back to the host. The other functions of a card join by themselves, and the IOMMU group of
+/// every device is checked. A device is refused when the machine needs it (its disks, its network, its display), when
+/// its group holds others, and when the machine has no IOMMU. Rebuild the initramfs afterwards (`initramfs`).
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VfioBind {
@@ -38,12 +39,14 @@ pub struct VfioBind {
     #[serde(default)]
     functions: Functions,
     /// How devices are bound at boot. `udev`: by address, a rule that also goes into the initramfs. `driverctl`: by
-    /// address, its own files. `ids`: by vendor and device id, only where no other device has the same. `auto`: driverctl
-    /// on Enterprise Linux and Fedora where it is installed, `ids` on kernels without driver_override, else `udev`.
+    /// address, its own files. `ids`: by vendor and device id, only where no other device has the same. `auto`:
+    /// driverctl on Enterprise Linux and Fedora where it is installed, `ids` on kernels without driver_override, else
+    /// `udev`.
     #[serde(default)]
     method: WantedMethod,
-    /// `auto` binds at once what no one uses: devices without a driver, and network cards that are down, where the whole
-    /// IOMMU group can go. Displays, sound, disks and USB wait for the next boot. `never` leaves all to the next boot.
+    /// `auto` binds at once what no one uses: devices without a driver, and network cards that are down, where the
+    /// whole IOMMU group can go. Displays, sound, disks and USB wait for the next boot. `never` leaves all to the
+    /// next boot.
     #[serde(default)]
     now: Now,
     /// Also give away the display that the machine starts with. Its console goes dark.
@@ -151,6 +154,7 @@ impl VfioBind {
             );
         }
         foreign_ids(&mut plan, host, &scene)?;
+        early_rivals(&mut plan, host, &wish)?;
         bind_now(&mut plan, host, &targets, &at_once)?;
         self.tell(&mut plan, &targets, &at_once, method);
         Ok(plan)
@@ -362,6 +366,31 @@ fn foreign_ids(plan: &mut Plan, host: &dyn Host, scene: &Scene) -> Result<()> {
     }
     said.dedup();
     plan.warnings.extend(said);
+    Ok(())
+}
+
+/// mkinitcpio loads what `MODULES` lists before udev starts, so before any rule can count.
+fn early_rivals(plan: &mut Plan, host: &dyn Host, wish: &Wish) -> Result<()> {
+    if wish.tool != Some(persist::Tool::Mkinitcpio) {
+        return Ok(());
+    }
+    let text = host.read_text("/etc/mkinitcpio.conf")?.unwrap_or_default();
+    let listed = text.lines().filter_map(|line| line.trim().strip_prefix("MODULES=")).next_back().unwrap_or_default();
+    let listed: Vec<&str> = listed.split(|c: char| c.is_whitespace() || "()\"'".contains(c)).collect();
+    let early: BTreeSet<&str> = wish
+        .targets
+        .iter()
+        .flat_map(|device| persist::rivals(device))
+        .copied()
+        .filter(|r| listed.contains(r))
+        .collect();
+    if !early.is_empty() {
+        plan.warnings.push(format!(
+            "MODULES in /etc/mkinitcpio.conf loads {} before anything else: it may take the devices first, so \
+             take it out",
+            early.into_iter().collect::<Vec<_>>().join(", ")
+        ));
+    }
     Ok(())
 }
 

@@ -32,8 +32,8 @@ fn ids_of(list: &str) -> Vec<PciId> {
         .collect()
 }
 
-/// The devices that vfio-pci takes at the next boot: by a udev rule, by driverctl, by ids in modprobe.d or on the command
-/// line, whoever wrote them.
+/// The devices that vfio-pci takes at the next boot: by a udev rule, by driverctl, by ids in modprobe.d or on the
+/// command line, whoever wrote them.
 ///
 /// # Errors
 /// When the machine can't be read.
@@ -80,8 +80,8 @@ fn usual_driver(device: &Device) -> Option<&'static str> {
     }
 }
 
-/// Devices have the drivers that the files of this machine give them; call it when the command line and the IOMMU groups
-/// are already those of the new boot. A device without an IOMMU group stays unbound, as with a real vfio-pci.
+/// Devices have the drivers that the files of this machine give them; call it when the command line and the IOMMU
+/// groups are already those of the new boot. A device without an IOMMU group stays unbound, as with a real vfio-pci.
 ///
 /// # Errors
 /// When the machine can't be read.

@@ -220,7 +220,8 @@ fn boot_display(scene: &Scene, findings: &mut Findings) -> Result<()> {
             .hint(hint));
         }
         findings.warnings.push(format!(
-            "{} is the display that this machine starts with: its console goes dark, the firmware's frame buffer must be \
+            "{} is the display that this machine starts with: its console goes dark, the firmware's frame buffer \
+             must be \
              off (initcall_blacklist=sysfb_init, or video=efifb:off on old kernels), and the guest needs a ROM file",
             device.address
         ));
@@ -279,7 +280,8 @@ fn groups(scene: &Scene, findings: &mut Findings) -> Result<()> {
         if !strangers.is_empty() {
             let root_port = members.iter().any(|device| device.is_bridge());
             let hint = if root_port {
-                "the slot does not isolate its devices: use another slot (of the CPU rather than the chipset), switch on \
+                "the slot does not isolate its devices: use another slot (of the CPU rather than the chipset), \
+                 switch on \
                  ACS in the BIOS, or as a last resort boot a kernel with pcie_acs_override, which weakens isolation"
             } else {
                 "list these devices too if no one needs them, or use another slot"
@@ -330,7 +332,8 @@ fn interrupts(scene: &Scene, findings: &mut Findings) -> Result<()> {
              support\")",
         )
         .hint(
-            "switch on interrupt remapping (x2APIC) in the BIOS, or say `allow_unsafe_interrupts: true`: a guest you do \
+            "switch on interrupt remapping (x2APIC) in the BIOS, or say `allow_unsafe_interrupts: true`: a guest \
+             you do \
              not trust could then attack the host",
         ));
     }
@@ -341,7 +344,8 @@ fn interrupts(scene: &Scene, findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-/// AMD displays that do not come back from a reset: Polaris, Vega, Navi 1x (the list that the vendor-reset module keeps).
+/// AMD displays that do not come back from a reset: Polaris, Vega, Navi 1x (the list that the vendor-reset module
+/// keeps).
 const RESET_BUG: [u16; 26] = [
     0x67c0, 0x67c4, 0x67c7, 0x67d0, 0x67df, 0x67e0, 0x67e3, 0x67e8, 0x67ef, 0x67ff, 0x6fdf, 0x6980, 0x699f, 0x6860,
     0x6863, 0x687f, 0x69af, 0x66a0, 0x66af, 0x7310, 0x7312, 0x731f, 0x7340, 0x7341, 0x7347, 0x7360,
@@ -388,7 +392,8 @@ fn advice(scene: &Scene, findings: &mut Findings) {
         .collect();
     if takes_card && !shifting.is_empty() {
         findings.warnings.push(format!(
-            "{} has a name that depends on the order in which cards are found, and a card goes away: match it by its MAC",
+            "{} has a name that depends on the order in which cards are found, and a card goes away: match it by \
+             its MAC",
             shifting.join(", ")
         ));
     }

@@ -1,5 +1,6 @@
-//! The seed's workstation as sysfs shows it, for tests: a Quadro M2000 with its audio in group 38 on the second socket, a
-//! Matrox on the board that the machine starts with, a PERC with the root disk, four i350 ports in one group.
+//! The seed's workstation as sysfs shows it, for tests: a Quadro M2000 with its audio in group 38 on the second
+//! socket, a Matrox on the board that the machine starts with, a PERC with the root disk, four i350 ports in one
+//! group.
 
 use crate::host::overlay::testing::{Machine, machine};
 

@@ -3,15 +3,17 @@
 //! What decides is the initramfs: a display driver in it takes the card long before the root file system is there. So
 //! `driver_override` has to be set in the initramfs and before any driver is loaded:
 //!
-//! - dracut: the udev rule goes into the image. udev writes `driver_override` while it works through its rules and loads
-//!   modules only afterwards, so no driver loaded for the device itself can be first. A driver loaded for an identical
-//!   card could be, so where there is one, the first event of any PCI device settles the override. vfio-pci may be
-//!   there already by then (`force_drivers`, or built in), so the rule asks the kernel to probe the device again.
-//! - initramfs-tools: its udev takes only a few rules along, so a script in init-top does the same before udev starts.
+//! - dracut: the udev rule goes into the image. udev writes `driver_override` while it works through its rules and
+//!   loads modules only afterwards, so no driver loaded for the device itself can be first. A driver loaded for an
+//!   identical card could be, so where there is one, the first event of any PCI device settles the override. vfio-pci
+//!   may be there already by then (`force_drivers`, or built in), so the rule asks the kernel to probe the device
+//!   again.
+//! - initramfs-tools: its udev takes only a few rules along, so a script in init-top does the same before udev
+//!   starts.
 //! - mkinitcpio: as with dracut; `MODULES` and `FILES` in a drop-in.
 //!
-//! `vfio_virqfd` is never listed: where a kernel has it (before 6.2) vfio_pci depends on it, so every tool takes it along
-//! by itself, and listing it breaks images for newer kernels.
+//! `vfio_virqfd` is never listed: where a kernel has it (before 6.2) vfio_pci depends on it, so every tool takes it
+//! along by itself, and listing it breaks images for newer kernels.
 
 use std::collections::BTreeSet;
 
@@ -179,8 +181,8 @@ pub fn check_ids(host: &dyn Host, targets: &[&Device], others: &[&Device]) -> Re
     Ok(())
 }
 
-/// Drivers that would take such a device before vfio-pci does. From its class and vendor, not from what holds it now: the
-/// files must read the same after the boot as before.
+/// Drivers that would take such a device before vfio-pci does. From its class and vendor, not from what holds it now:
+/// the files must read the same after the boot as before.
 pub fn rivals(device: &Device) -> &'static [&'static str] {
     match (device.class16(), device.id.vendor) {
         (0x0300 | 0x0302 | 0x0380, 0x10de) => &["nouveau", "nvidia", "nvidia_drm"],
@@ -213,7 +215,8 @@ fn rules(wish: &Wish) -> String {
         }
         text.push_str(&format!(
             "ACTION==\"add\", SUBSYSTEM==\"pci\", KERNEL==\"{address}\", ATTR{{driver_override}}=\"vfio-pci\", \
-             RUN{{builtin}}+=\"kmod load vfio-pci\", RUN+=\"/bin/sh -c 'echo {address} > /sys/bus/pci/drivers_probe'\"\n"
+             RUN{{builtin}}+=\"kmod load vfio-pci\", RUN+=\"/bin/sh -c 'echo {address} > \
+             /sys/bus/pci/drivers_probe'\"\n"
         ));
     }
     text

@@ -85,7 +85,8 @@ impl JsonSchema for Target {
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let selector = generator.subschema_for::<Selector>();
-        json_schema!({"anyOf": [{"type": "string", "description": "A PCI address or a vendor:device id, in quotes"}, selector]})
+        json_schema!({"anyOf": [{"type": "string", "description": "A PCI address or a vendor:device id, in \
+         quotes"}, selector]})
     }
 }
 

@@ -141,7 +141,8 @@ mod tests {
         let machine = machine(&[
             (
                 "/proc/self/mountinfo",
-                "25 1 253:1 / / rw,relatime shared:1 - xfs /dev/mapper/cl-root rw\n26 25 0:20 / /proc rw - proc proc rw\n",
+                "25 1 253:1 / / rw,relatime shared:1 - xfs /dev/mapper/cl-root rw\n26 25 0:20 / /proc rw - proc \
+                 proc rw\n",
             ),
             ("/proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n/dev/dm-2 partition 8 0 -2\n"),
             ("/sys/dev/block/253:1", "-> ../../devices/virtual/block/dm-1"),

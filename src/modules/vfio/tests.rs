@@ -132,8 +132,16 @@ fn debian_gets_a_script_that_runs_before_udev() {
 #[test]
 fn arch_gets_a_drop_in_for_mkinitcpio() {
     let mut seed = Box1::seed();
-    seed.drop("/etc/dracut.conf.d/").put("/etc/os-release", "ID=arch\n").put("/etc/mkinitcpio.conf", "MODULES=()\n");
+    seed.drop("/etc/dracut.conf.d/")
+        .put("/etc/os-release", "ID=arch\n")
+        .put("/etc/mkinitcpio.conf", "MODULES=(nouveau ext4)\n");
     let machine = seed.make();
+    let first = plan(&machine, "vfio_bind", gpu()).unwrap();
+    assert!(
+        first.warnings[0].starts_with("MODULES in /etc/mkinitcpio.conf loads nouveau before"),
+        "{:?}",
+        first.warnings
+    );
     apply(&machine, "vfio_bind", gpu()).unwrap();
     let conf = text(&machine, persist::MKINITCPIO);
     assert!(conf.contains("MODULES=(vfio_pci vfio vfio_iommu_type1 \"${MODULES[@]}\")\n"), "{conf}");
@@ -237,7 +245,8 @@ fn c_three_identical_cards_are_ambiguous_by_id() {
     let machine = seed.make();
     assert_eq!(
         refusal(&machine, json!({"devices": ["0000:82:00.0"], "method": "ids"})),
-        "`method: ids` would also take 0000:06:00.0 (10de:1430, VGA display): it has the same id as a device that shall \
+        "`method: ids` would also take 0000:06:00.0 (10de:1430, VGA display): it has the same id as a device \
+         that shall \
          go\nhint: bind by address: `method: udev` (or driverctl)"
     );
     let all = plan(&machine, "vfio_bind", json!({"devices": ["10de:1430"], "method": "ids"})).unwrap();
@@ -272,7 +281,8 @@ fn e1_a_network_card_in_the_group_that_nobody_talks_through() {
     let machine = Box1::seed().regroup("0000:01:00.1", "pci0000:00/0000:00:01.0", 38).make();
     assert_eq!(
         refusal(&machine, gpu()),
-        "IOMMU group 38 of 0000:82:00.0 also holds 0000:01:00.1 (8086:1521, network controller): a group goes to a guest \
+        "IOMMU group 38 of 0000:82:00.0 also holds 0000:01:00.1 (8086:1521, network controller): a group goes to \
+         a guest \
          whole or not at all\n\
          hint: list these devices too if no one needs them, or use another slot"
     );

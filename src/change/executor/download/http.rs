@@ -152,8 +152,7 @@ fn certificate(error: Error) -> Error {
     error.hint("the server's certificate is judged by this machine's ca-certificates and its clock")
 }
 
-/// Names are looked up by `getent`, as everything else on the machine does it: a static binary must not load the
-/// machine's own NSS libraries into itself.
+/// Names are looked up as everything else on the machine does it.
 #[derive(Debug)]
 struct Getent;
 
@@ -171,13 +170,9 @@ impl Resolver for Getent {
             _ => None,
         });
         let literal = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-        if let (false, Some(port), Some(answer)) = (literal, port, command::answer("getent", &["ahosts", host])) {
+        if let (false, Some(port)) = (literal, port) {
             let mut found = self.empty();
-            let addresses = answer
-                .lines()
-                .filter(|line| line.contains("STREAM"))
-                .filter_map(|line| line.split_whitespace().next()?.parse::<IpAddr>().ok());
-            for address in addresses {
+            for address in command::addresses(host) {
                 if found.try_push(SocketAddr::new(address, port)).is_err() {
                     break;
                 }

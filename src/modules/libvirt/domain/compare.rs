@@ -296,6 +296,8 @@ impl Merger {
             inner.push(name);
             match (stated.as_slice(), there) {
                 ([], 0) => {}
+                // libvirt prints no container that nothing is in.
+                ([only], 0) if is_container(name) && only.nodes.is_empty() && only.attributes.is_empty() => {}
                 ([], 1) => {
                     self.change(&words(&inner, None), current.get(name).map(describe), None);
                     current.retain(|child| child.name != name);
@@ -495,6 +497,11 @@ fn is_kept(element: &str, attribute: &str) -> bool {
             | ("cpu", "mode" | "match" | "check")
             | ("memory" | "currentMemory", "unit")
     )
+}
+
+/// Elements that say nothing when they are empty.
+fn is_container(name: &str) -> bool {
+    matches!(name, "features" | "hyperv" | "kvm" | "cputune" | "memoryBacking" | "driver" | "devices")
 }
 
 /// The attribute that tells apart elements of this name which may stand side by side.

@@ -14,7 +14,7 @@ use crate::change::{Content, Diff, Effect, Op, Plan, Run};
 use crate::host::{Error, Family, Host, Result, Virt, VirtKind};
 use crate::modules::Module;
 use crate::modules::libvirt::xml::{self, Element};
-use crate::modules::libvirt::{descriptors, virsh};
+use crate::modules::libvirt::{descriptors, ovmf, virsh};
 use params::Firmware;
 use render::{ChosenFirmware, Context, Wanted};
 
@@ -182,7 +182,8 @@ impl LibvirtDomain {
                     secure_boot: secure,
                     enrolled_keys: secure.then_some(true),
                 };
-                descriptors::choose(host, &wish)?.map(|firmware| ChosenFirmware {
+                let firmware = ovmf::find(host, &wish)?;
+                Some(ChosenFirmware {
                     loader: firmware.loader,
                     nvram_template: Some(firmware.nvram_template),
                     format: firmware.format,

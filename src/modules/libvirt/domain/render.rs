@@ -208,8 +208,8 @@ fn os(domain: &LibvirtDomain, context: &Context, machine: &str, absent: &mut Vec
                 }
                 None => {
                     let chosen = context.firmware.as_ref().ok_or_else(|| {
-                        Error::failed("there is no OVMF firmware for this guest on the machine")
-                            .hint("an `ovmf` task before this one installs it, or give `loader` and `nvram_template`")
+                        Error::parameters("`firmware: ovmf` needs a machine to find it on")
+                            .hint("give `loader` and `nvram_template`")
                     })?;
                     let secure = domain.firmware == Some(Firmware::OvmfSecureboot);
                     let format = (chosen.format != "raw").then_some(chosen.format.as_str());
@@ -403,8 +403,15 @@ fn devices(domain: &LibvirtDomain, context: &Context, machine: &str) -> Result<E
             targets.claim(target)?;
         }
     }
+    let (mut disks, mut cdroms) = (Vec::new(), Vec::new());
     for (disk, device) in drives() {
-        devices = devices.child(drive(disk, device, machine, &mut targets)?);
+        let list = if device == "cdrom" { &mut cdroms } else { &mut disks };
+        list.push(drive(disk, device, machine, &mut targets)?);
+    }
+    // libvirt keeps the drives of one bus together, in the order in which buses come up first; those to install from
+    // come first, as in what people write by hand. Names are still given to disks first.
+    for drive in cdroms.into_iter().chain(disks) {
+        devices = devices.child(drive);
     }
     for interface in domain.interfaces.iter().flat_map(|list| list.iter()) {
         devices = devices.child(network_card(interface)?);

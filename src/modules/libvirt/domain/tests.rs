@@ -336,7 +336,7 @@ fn bad_descriptions_are_told_before_libvirt_swallows_them() {
         ("features", json!({"hyperv": {"relaxd": true}}), "did you mean `relaxed`"),
         ("cpu", json!({"mode": "custom"}), "a model goes with mode custom"),
         ("topology", json!({"cores": 0}), "at least 1"),
-        ("firmware", json!("ovmf"), "no OVMF firmware"),
+        ("firmware", json!("ovmf"), "there is no UEFI firmware"),
         ("nvram", json!("/x"), "only makes sense"),
         ("xml", json!("<a>"), "parameter `xml`"),
         ("title", json!("a\u{1}b"), "U+0001"),

@@ -1,0 +1,184 @@
+//! What controller and agent say to each other.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::change::{Action, Diff, Op};
+use crate::host::Error;
+
+/// Whether actions are only foreseen or really done. Modules never learn which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Actions go into an overlay through which later tasks read.
+    Plan,
+    /// Actions are done.
+    Apply,
+}
+
+/// Which machine the agent serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MachineKind {
+    /// The one it runs on.
+    Live,
+    /// A folder that holds one.
+    Folder {
+        /// Where it is.
+        root: PathBuf,
+        /// The recorded machine that it becomes when it is not there yet.
+        recorded: Option<String>,
+    },
+}
+
+/// The first thing a controller says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// The controller's version; another one is refused.
+    pub version: String,
+    /// The machine.
+    pub machine: MachineKind,
+    /// Foresee or do.
+    pub mode: Mode,
+    /// The run's name; the journal's folder is called so.
+    pub run: String,
+    /// URL -> hex SHA-256, from the lock file beside the inventory.
+    pub pins: BTreeMap<String, String>,
+}
+
+/// One task with finished parameters.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Task {
+    /// Comes back in the replies.
+    pub id: u64,
+    /// The module's name in the table.
+    pub module: String,
+    /// Its parameters.
+    pub parameters: Value,
+    /// What people call it; goes into the journal.
+    pub title: String,
+    /// Its words are secret: the journal names it only.
+    pub no_log: bool,
+    /// Exactly these actions may be done (a saved plan); anything else is refused.
+    pub expect: Option<Vec<Action>>,
+}
+
+/// What a controller says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// First.
+    Hello(Hello),
+    /// Do (or foresee) this.
+    Task(Box<Task>),
+    /// In a dry run another agent of the same machine (another user's) foresaw these.
+    Assume {
+        /// What it foresaw.
+        ops: Vec<Op>,
+    },
+    /// Last.
+    End,
+}
+
+/// What an agent says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// The machine is there.
+    Ready {
+        /// The agent's version.
+        version: String,
+    },
+    /// It is not, and why.
+    Refused {
+        /// Why.
+        error: Error,
+    },
+    /// What is about to be changed; said before it is.
+    Shown {
+        /// The task.
+        id: u64,
+        /// The diffs of the actions that come next.
+        diffs: Vec<Diff>,
+    },
+    /// Something that takes long goes on.
+    Progress {
+        /// The task.
+        id: u64,
+        /// One line.
+        text: String,
+    },
+    /// A task is over.
+    Done {
+        /// The task.
+        id: u64,
+        /// How it ended.
+        outcome: Box<Outcome>,
+    },
+}
+
+/// How a task ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// As asked already.
+    #[default]
+    Ok,
+    /// Made so.
+    Changed,
+    /// An apply would make it so.
+    WouldChange,
+    /// Did not work, or was refused.
+    Failed,
+    /// Its conditions did not hold.
+    Skipped,
+    /// The machine can't be reached.
+    Unreachable,
+    /// Can't be known before an earlier task has really been done.
+    Unknown,
+}
+
+impl Status {
+    /// As it stands in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Changed => "changed",
+            Status::WouldChange => "would_change",
+            Status::Failed => "failed",
+            Status::Skipped => "skipped",
+            Status::Unreachable => "unreachable",
+            Status::Unknown => "unknown",
+        }
+    }
+}
+
+/// All about a task that is over.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: Status,
+    /// Everything it changed, or would.
+    pub diffs: Vec<Diff>,
+    /// What `register` sees.
+    pub result: Map<String, Value>,
+    /// For the person.
+    pub notes: Vec<String>,
+    /// For the person, who should act on it.
+    pub warnings: Vec<String>,
+    /// Why the machine must boot again.
+    pub reboot: Vec<String>,
+    /// The machine has been told to boot again: earlier reasons hold no more.
+    pub rebooted: bool,
+    /// What went wrong.
+    pub error: Option<Error>,
+    /// In a dry run: what would be done, for a saved plan and for agents of other users.
+    pub actions: Vec<Action>,
+    /// An act: of its result only `changed` is known in a dry run.
+    pub act: bool,
+    /// Content seen for the first time: URL -> hex SHA-256.
+    pub pins: BTreeMap<String, String>,
+}

@@ -1,0 +1,246 @@
+//! One run on one machine: the only place where a plan becomes deeds.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use super::journal::Journal;
+use super::protocol::{Mode, Outcome, Reply, Status, Task};
+use crate::change::action::Pin;
+use crate::change::{Action, Effect, Op, Plan};
+use crate::host::{Error, Host, Machine, Output, Result};
+use crate::modules::{self, Side};
+
+/// A module that needs more stages than this does not know what it wants.
+const MOST_STAGES: usize = 8;
+
+/// One run on one machine.
+pub struct Session {
+    machine: Box<dyn Machine>,
+    mode: Mode,
+    journal: Option<Journal>,
+    pins: BTreeMap<String, String>,
+    /// A recorded machine that was unpacked only for this dry run; removed at its end.
+    unpacked: Option<PathBuf>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(folder) = &self.unpacked {
+            // Nothing depends on it, and the system clears its temporary folder anyhow.
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
+impl Session {
+    /// A session on this machine; in a dry run the machine is an overlay already.
+    pub fn new(
+        machine: Box<dyn Machine>,
+        mode: Mode,
+        journal: Option<Journal>,
+        pins: BTreeMap<String, String>,
+        unpacked: Option<PathBuf>,
+    ) -> Session {
+        Session { machine, mode, journal, pins, unpacked }
+    }
+
+    /// What another agent of this machine foresaw. What can't be foreseen here (it was there) changes nothing.
+    pub fn assume(&mut self, ops: &[Op]) {
+        for op in ops {
+            let _ = self.machine.perform(op, &mut |_| ());
+        }
+    }
+
+    /// Plans a task, tells the diffs, does the actions, and asks again until nothing is left.
+    pub fn task(&mut self, task: &Task, tell: &mut dyn FnMut(Reply)) -> Outcome {
+        let mut outcome = Outcome::default();
+        if let Err(error) = self.stages(task, &mut outcome, tell) {
+            outcome.status =
+                if error.is_unknown() && outcome.actions.is_empty() { Status::Unknown } else { Status::Failed };
+            if error.is_unknown() && outcome.status == Status::Failed {
+                // What the first stage would do is known; what follows from it is not.
+                outcome.status = Status::WouldChange;
+                outcome.notes.push(error.to_string());
+                outcome.result.insert("changed".into(), Value::Bool(true));
+                return outcome;
+            }
+            outcome.error = Some(error);
+        }
+        outcome
+    }
+
+    fn stages(&mut self, task: &Task, outcome: &mut Outcome, tell: &mut dyn FnMut(Reply)) -> Result<()> {
+        let Some(Side::Machine(ask)) = modules::find(&task.module).map(|entry| &entry.side) else {
+            return Err(Error::parameters(format!("this machine's program has no module `{}`", task.module)));
+        };
+        let mut staged = false;
+        let mut warned = Vec::new();
+        let mut pins = Vec::new();
+        for stage in 0..MOST_STAGES {
+            let mut plan = ask(task.parameters.clone(), self.machine.as_ref())?;
+            self.pin(&mut plan, outcome)?;
+            pins.extend(plan.pins.iter().filter(|pin| !pins.contains(*pin)).cloned().collect::<Vec<_>>());
+            if stage > 0 && !staged && !plan.actions.is_empty() && self.mode == Mode::Apply {
+                return Err(did_not_converge(&plan.actions));
+            }
+            let last = plan.actions.is_empty() || (stage > 0 && !staged);
+            if stage == 0 || staged || last {
+                warned.extend(plan.warnings.iter().filter(|w| !warned.contains(*w)).cloned().collect::<Vec<_>>());
+            }
+            outcome.result.extend(plan.result.clone());
+            outcome.reboot = plan.reboot.clone();
+            for note in &plan.notes {
+                if !outcome.notes.contains(note) {
+                    outcome.notes.push(note.clone());
+                }
+            }
+            outcome.warnings = warned.clone();
+            outcome.act |= plan.act;
+            if last {
+                self.seen(&pins, outcome)?;
+                break;
+            }
+            if let Some(expected) = &task.expect {
+                let have = outcome.actions.len();
+                if expected.get(have..have + plan.actions.len()) != Some(plan.actions.as_slice()) {
+                    return Err(Error::refused(
+                        "the machine has moved on since the plan was made: it would take other actions now",
+                    )
+                    .hint("make a new plan, look at it, and apply that one"));
+                }
+            }
+            self.do_actions(task, &plan, outcome, tell)?;
+            if plan.act {
+                break;
+            }
+            staged = plan.staged;
+        }
+        // Waiting changes nothing.
+        let changed = outcome.actions.iter().any(|action| !matches!(action.op, Op::Wait(_)));
+        outcome.result.insert("changed".into(), Value::Bool(changed));
+        outcome.status = match (changed, self.mode) {
+            (false, _) => Status::Ok,
+            (true, Mode::Plan) => Status::WouldChange,
+            (true, Mode::Apply) => Status::Changed,
+        };
+        Ok(())
+    }
+
+    fn do_actions(
+        &mut self,
+        task: &Task,
+        plan: &Plan,
+        outcome: &mut Outcome,
+        tell: &mut dyn FnMut(Reply),
+    ) -> Result<()> {
+        let diffs: Vec<_> = plan.actions.iter().flat_map(|action| action.diffs.clone()).collect();
+        if !diffs.is_empty() {
+            tell(Reply::Shown { id: task.id, diffs: diffs.clone() });
+        }
+        outcome.diffs.extend(diffs);
+        for action in &plan.actions {
+            if let Some(journal) = &mut self.journal {
+                journal.record(self.machine.as_ref(), &task.title, task.no_log, &action.op)?;
+            }
+            let done = self.machine.perform(&action.op, &mut |text| {
+                tell(Reply::Progress { id: task.id, text: text.to_string() });
+            });
+            let output = match done {
+                Ok(output) => output,
+                Err(error) => {
+                    keep_output(&action.op, error.output.as_ref(), &mut outcome.result);
+                    return Err(error);
+                }
+            };
+            keep_output(&action.op, output.as_ref(), &mut outcome.result);
+            if let Some(journal) = &mut self.journal {
+                journal.done()?;
+            }
+            outcome.rebooted |= reboots(&action.op);
+            outcome.actions.push(action.clone());
+        }
+        Ok(())
+    }
+
+    /// Gives downloads whose hash nobody gave the one that the lock file has.
+    fn pin(&self, plan: &mut Plan, outcome: &mut Outcome) -> Result<()> {
+        for action in &mut plan.actions {
+            let Op::Download { url, sha256, .. } = &mut action.op else { continue };
+            if sha256.is_none() {
+                *sha256 = self.pins.get(url).cloned();
+            }
+            let known = match sha256 {
+                Some(sha256) => format!("by its SHA-256 {sha256}"),
+                None => "its SHA-256 is not known yet".into(),
+            };
+            let note = match (self.machine.is_recorded(), &sha256) {
+                (true, _) => format!("nothing is downloaded here: {url} is recorded as fetched, {known}"),
+                (false, None) => format!("{url}: the SHA-256 of what comes is pinned in vfio-provision.lock"),
+                (false, Some(_)) => continue,
+            };
+            if !outcome.notes.contains(&note) {
+                outcome.notes.push(note);
+            }
+        }
+        for pin in &plan.pins {
+            let Some(expected) = self.pins.get(&pin.url) else { continue };
+            match self.machine.sha256(&pin.path) {
+                Ok(Some(found)) if found != *expected => {
+                    return Err(Error::refused(format!(
+                        "{} has the SHA-256 {found}, but the lock file says {expected} for {}",
+                        pin.path, pin.url
+                    ))
+                    .hint("if the new content is right, remove that line from vfio-provision.lock; if not, remove the file"));
+                }
+                Err(error) if !error.is_unknown() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Content that is there now and that the lock file does not know yet.
+    fn seen(&self, pins: &[Pin], outcome: &mut Outcome) -> Result<()> {
+        if self.mode == Mode::Plan {
+            return Ok(());
+        }
+        for pin in pins.iter().filter(|pin| !self.pins.contains_key(&pin.url)) {
+            match self.machine.sha256(&pin.path) {
+                Ok(Some(sha256)) => {
+                    outcome.pins.insert(pin.url.clone(), sha256);
+                }
+                Err(error) if !error.is_unknown() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn did_not_converge(left: &[Action]) -> Error {
+    let mut message = String::from("did not converge: after the actions were done, this is still to do");
+    for diff in left.iter().flat_map(|action| &action.diffs) {
+        message.push_str(&format!("\n{} {}\n{}", diff.kind, diff.path, diff.unified().trim_end()));
+    }
+    Error::failed(message)
+        .hint("something on the machine puts it back, or this program is wrong about it: please report it")
+}
+
+fn keep_output(op: &Op, output: Option<&Output>, result: &mut Map<String, Value>) {
+    let (Op::Run(run), Some(output)) = (op, output) else { return };
+    if !run.capture {
+        return;
+    }
+    let lines = |text: &str| text.lines().map(Value::from).collect::<Vec<_>>();
+    result.insert("rc".into(), output.code.into());
+    result.insert("stdout".into(), output.stdout.trim_end_matches('\n').into());
+    result.insert("stdout_lines".into(), lines(&output.stdout).into());
+    result.insert("stderr".into(), output.stderr.trim_end_matches('\n').into());
+    result.insert("stderr_lines".into(), lines(&output.stderr).into());
+}
+
+fn reboots(op: &Op) -> bool {
+    matches!(op, Op::Run(run) if run.effects.contains(&Effect::Reboot))
+}

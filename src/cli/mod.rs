@@ -1,0 +1,76 @@
+//! The command line: one file per subcommand, wiring only.
+
+mod apply;
+mod doc;
+pub mod options;
+mod schema;
+
+use clap::Parser;
+
+pub use options::Cli;
+use options::Command;
+
+/// How the program ends, as its exit code says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// All went well (and, for `plan --detailed-exitcode`, nothing is to change).
+    Fine,
+    /// The playbook, the inventory or the command line is wrong; no machine was touched.
+    Wrong,
+    /// `plan --detailed-exitcode`: there is something to change.
+    Changes,
+    /// A task failed.
+    Failed,
+    /// A host could not be reached.
+    Unreachable,
+    /// Both: a task failed, and a host could not be reached.
+    FailedAndUnreachable,
+}
+
+impl ExitStatus {
+    /// The number that the shell sees.
+    pub fn code(self) -> u8 {
+        match self {
+            ExitStatus::Fine => 0,
+            ExitStatus::Wrong => 1,
+            ExitStatus::Changes | ExitStatus::Failed => 2,
+            ExitStatus::Unreachable => 4,
+            ExitStatus::FailedAndUnreachable => 6,
+        }
+    }
+
+    /// From what a run counted.
+    pub fn of(failed: bool, unreachable: bool) -> ExitStatus {
+        match (failed, unreachable) {
+            (false, false) => ExitStatus::Fine,
+            (true, false) => ExitStatus::Failed,
+            (false, true) => ExitStatus::Unreachable,
+            (true, true) => ExitStatus::FailedAndUnreachable,
+        }
+    }
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitStatus {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // `--help` and `--version` come this way too; they go to stdout and are fine.
+            let _ = error.print();
+            return if error.use_stderr() { ExitStatus::Wrong } else { ExitStatus::Fine };
+        }
+    };
+    match cli.command {
+        Command::Plan(options) => apply::plan(&options),
+        Command::Apply(options) => apply::apply(&options),
+        Command::Doc(options) => doc::doc(&options),
+        Command::Schema(options) => schema::schema(&options),
+        Command::Agent => match crate::agent::serve(std::io::stdin().lock(), std::io::stdout().lock()) {
+            Ok(()) => ExitStatus::Fine,
+            Err(error) => {
+                eprintln!("agent: {error}");
+                ExitStatus::Failed
+            }
+        },
+    }
+}

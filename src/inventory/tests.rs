@@ -1,0 +1,1 @@
+//! Whole inventories, from files to variables.

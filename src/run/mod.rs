@@ -1,0 +1,314 @@
+//! Who goes when: plays in order, hosts side by side, each task with finished parameters to its agent; events out.
+
+mod agents;
+mod check;
+mod dispatch;
+mod exact;
+mod extra_vars;
+mod host;
+mod list;
+mod lock;
+mod prelude;
+mod render;
+mod saved;
+mod tags;
+mod task;
+mod vars;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use indexmap::IndexMap;
+use rayon::prelude::*;
+use serde_json::{Map, Value, json};
+
+use crate::agent::protocol::Mode;
+use crate::diag::Diagnostic;
+use crate::inventory::{Connection, Inventory};
+use crate::playbook::{LoadOptions, Loader, Play, RoleUse, Site};
+use crate::report::{Event, HostRecap, Recap, Sink};
+use host::HostRun;
+use lock::Lock;
+use render::Render;
+use vars::{Layer, Raw, Scope};
+
+pub use exact::execute as execute_saved;
+pub use list::Lists;
+pub use saved::{SavedHost, SavedPlan};
+
+/// What the command line says about a run.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Playbooks, in order.
+    pub playbooks: Vec<PathBuf>,
+    /// Inventories.
+    pub inventories: Vec<PathBuf>,
+    /// `--limit`.
+    pub limit: Option<String>,
+    /// `--extra-vars`, as written.
+    pub extra_vars: Vec<String>,
+    /// `--tags`.
+    pub tags: Vec<String>,
+    /// `--skip-tags`.
+    pub skip_tags: Vec<String>,
+    /// `--start-at-task`.
+    pub start_at_task: Option<String>,
+    /// Hosts at a time.
+    pub forks: usize,
+    /// `--become`.
+    pub become_: bool,
+    /// What `-K` was told.
+    pub become_password: Option<String>,
+    /// How often `-v` was given.
+    pub verbose: u8,
+    /// `--roles-path`.
+    pub roles_path: Vec<PathBuf>,
+}
+
+/// Playbooks and inventory, read and checked; nothing has been touched.
+pub struct Prepared {
+    settings: Settings,
+    loader: Arc<Mutex<Loader>>,
+    plays: Vec<PlayRun>,
+    extra_vars: Raw,
+    hosts: IndexMap<String, HostStart>,
+    /// What the user should know and nothing stops for.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// What is known of a host before a run.
+struct HostStart {
+    inventory: Raw,
+    magic: Map<String, Value>,
+    connection: Connection,
+    folder: PathBuf,
+}
+
+/// A play with its hosts.
+struct PlayRun {
+    play: Arc<Play>,
+    title: String,
+    hosts: Vec<String>,
+    /// All roles it is known to use, for their variables.
+    roles: Vec<Arc<RoleUse>>,
+}
+
+/// What all hosts of a run share.
+struct Shared {
+    options: Settings,
+    mode: Mode,
+    /// The run's name.
+    run: String,
+    loader: Arc<Mutex<Loader>>,
+    render: Render,
+    sink: Arc<Sink>,
+    lock: Lock,
+    extra_vars: Raw,
+}
+
+/// What a run leaves.
+pub struct Finish {
+    /// The counts.
+    pub recap: Recap,
+    /// What a saved plan holds.
+    pub hosts: Vec<SavedHost>,
+    /// Tasks that a saved plan can't hold, as `host: task`.
+    pub unsavable: Vec<String>,
+}
+
+impl Finish {
+    /// Did a task fail?
+    pub fn failed(&self) -> bool {
+        self.recap.hosts.values().any(|host| host.counts.failed > 0)
+    }
+    /// Was a host unreachable?
+    pub fn unreachable(&self) -> bool {
+        self.recap.hosts.values().any(|host| host.counts.unreachable > 0)
+    }
+    /// Is there something to change, or something whose change can't be known?
+    pub fn changes(&self) -> bool {
+        self.recap.hosts.values().any(|host| host.counts.changed > 0 || host.unknown > 0)
+    }
+}
+
+/// Reads and checks everything that can be known before a host is touched.
+///
+/// # Errors
+/// Everything that is wrong, each with its place.
+pub fn prepare(settings: Settings) -> Result<Prepared, Vec<Diagnostic>> {
+    let inventory = Inventory::load(&settings.inventories)?;
+    let mut loader = Loader::new(LoadOptions { roles_path: settings.roles_path.clone() });
+    let site = loader.load(&settings.playbooks)?;
+    let extra_vars = extra_vars::parse(&settings.extra_vars).map_err(|error| vec![error])?;
+    let Site { plays, warnings } = site;
+    let render = Render::default();
+    let mut errors = Vec::new();
+    let mut runs = Vec::new();
+    for play in plays {
+        match play_run(play, &settings, &inventory, &extra_vars, &render) {
+            Ok(run) => runs.push(run),
+            Err(error) => errors.push(error),
+        }
+    }
+    let mut hosts = IndexMap::new();
+    for play in &runs {
+        for name in &play.hosts {
+            if !hosts.contains_key(name) {
+                match host_start(name, Some(&play.play.origin.playbook_folder), &inventory, &extra_vars, &render) {
+                    Ok(start) => {
+                        hosts.insert(name.clone(), start);
+                    }
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+    }
+    if let Some(start) = &settings.start_at_task {
+        let mut titles = Vec::new();
+        runs.iter().for_each(|run| run.play.visit(&mut |visit| titles.push(visit.task.title().to_string())));
+        if !titles.contains(start) {
+            let error = Diagnostic::error(format!("--start-at-task: there is no task `{start}`"));
+            errors.push(error.nearest(start, titles.iter().map(String::as_str)));
+        }
+    }
+    errors.extend(check::undefined_variables(&runs, &hosts, &extra_vars, &render));
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let loader = Arc::new(Mutex::new(loader));
+    Ok(Prepared { settings, loader, plays: runs, extra_vars, hosts, warnings })
+}
+
+fn play_run(
+    play: Play,
+    settings: &Settings,
+    inventory: &Inventory,
+    extra_vars: &Raw,
+    render: &Render,
+) -> Result<PlayRun, Diagnostic> {
+    let mut scope = Scope::default();
+    scope.push(Layer::Raw(extra_vars));
+    scope.push(Layer::Nodes(&play.vars));
+    let text = |template: &str, span: &crate::diag::Span| -> Result<String, Diagnostic> {
+        let value = render.templar.render(template, &scope).map_err(|error| {
+            error.diagnostic(template, span).help("a play's hosts and name can only use its `vars` and --extra-vars")
+        })?;
+        Ok(render::strings(&value).join(","))
+    };
+    let pattern = text(&play.hosts.value, &play.hosts.span)?;
+    let hosts = inventory
+        .matching(&pattern, settings.limit.as_deref())
+        .map_err(|error| error.at_if_unknown(&play.hosts.span))?;
+    let hosts = hosts.into_iter().map(|name| name.to_string()).collect();
+    let title = match play.name.as_ref().and_then(|node| node.as_str().map(|name| (name, node))) {
+        // A name may use what only hosts know; it is only a name.
+        Some((name, node)) => text(name, &node.span).unwrap_or_else(|_| name.to_string()),
+        None => pattern,
+    };
+    let roles = play.all_roles();
+    Ok(PlayRun { play: Arc::new(play), title, hosts, roles })
+}
+
+fn host_start(
+    name: &str,
+    play_folder: Option<&Path>,
+    inventory: &Inventory,
+    extra_vars: &Raw,
+    render: &Render,
+) -> Result<HostStart, Diagnostic> {
+    let vars: Raw = inventory.vars_of(name, play_folder)?.into_iter().collect();
+    let magic = inventory.magic_of(name);
+    let mut scope = Scope::default();
+    scope.push(Layer::Final(&magic));
+    scope.push(Layer::Raw(extra_vars));
+    scope.push(Layer::Raw(&vars));
+    let mut about_connection = Map::new();
+    for key in vars.keys().chain(extra_vars.keys()) {
+        if !(key.starts_with("ansible_") || key.starts_with("sandbox_")) {
+            continue;
+        }
+        let value = render
+            .templar
+            .evaluate(key, &scope)
+            .map_err(|error| Diagnostic::error(format!("host `{name}`: variable `{key}`: {error}")))?;
+        about_connection.insert(key.clone(), value);
+    }
+    let connection = Connection::of(name, &about_connection)?;
+    let folder = inventory.folder_of(name);
+    Ok(HostStart { inventory: vars, magic, connection, folder })
+}
+
+impl Prepared {
+    /// Are there any hosts to work on?
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
+    }
+
+    /// Plans or applies; all that happens goes to the sink.
+    ///
+    /// # Errors
+    /// When the lock file can't be read or no threads can be had; nothing was touched then.
+    pub fn execute(&self, mode: Mode, sink: &Arc<Sink>) -> Result<Finish, Diagnostic> {
+        let shared = self.shared(mode, sink)?;
+        let mut hosts: IndexMap<&str, HostRun<'_>> =
+            self.hosts.iter().map(|(name, start)| (name.as_str(), start.begin(name, &shared))).collect();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(self.settings.forks.clamp(1, self.hosts.len().max(1)))
+            .build()
+            .map_err(|e| Diagnostic::error(format!("can't start threads: {e}")))?;
+        for play in &self.plays {
+            let mut going: Vec<&mut HostRun<'_>> =
+                hosts.values_mut().filter(|host| !host.given_up && play.hosts.contains(&host.name)).collect();
+            let names = going.iter().map(|host| host.name.clone()).collect();
+            sink.event(Event::Play { name: play.title.clone(), hosts: names });
+            pool.install(|| going.par_iter_mut().for_each(|host| host.play(play)));
+        }
+        let mut finish =
+            Finish { recap: Recap { plan: mode == Mode::Plan, ..Recap::default() }, hosts: vec![], unsavable: vec![] };
+        for (name, host) in hosts {
+            finish.unsavable.extend(host.unsavable.iter().map(|task| format!("{name}: {task}")));
+            finish.hosts.push(SavedHost { name: name.to_string(), tasks: host.saved });
+            finish.recap.hosts.insert(name.to_string(), host.recap);
+        }
+        sink.recap(&finish.recap);
+        Ok(finish)
+    }
+
+    fn shared(&self, mode: Mode, sink: &Arc<Sink>) -> Result<Shared, Diagnostic> {
+        for start in self.hosts.values() {
+            start.connection.secrets().for_each(|secret| sink.hide(secret));
+        }
+        if let Some(password) = &self.settings.become_password {
+            sink.hide(password);
+        }
+        Ok(Shared {
+            options: self.settings.clone(),
+            mode,
+            run: run_name(),
+            loader: Arc::clone(&self.loader),
+            render: Render::default(),
+            sink: Arc::clone(sink),
+            lock: Lock::beside(self.settings.inventories.first().map(PathBuf::as_path))?,
+            extra_vars: self.extra_vars.clone(),
+        })
+    }
+}
+
+impl HostStart {
+    fn begin<'a>(&self, name: &str, shared: &'a Shared) -> HostRun<'a> {
+        let mut host = HostRun::new(name, shared);
+        host.vars.inventory = self.inventory.clone();
+        host.vars.magic = self.magic.clone();
+        host.vars.magic.insert("vfio_provision_reboot_reasons".into(), json!([]));
+        host.reach = Some(self.connection.clone());
+        host.inventory_folder = self.folder.clone();
+        host.recap = HostRecap::default();
+        host
+    }
+}
+
+/// The name of a run: names sort by time, and two runs at once have two.
+fn run_name() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{:012}-{:06}", now.as_secs(), std::process::id())
+}

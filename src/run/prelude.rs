@@ -1,0 +1,155 @@
+//! What a host does before a play's tasks: variable files, facts, the arguments of roles.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use super::PlayRun;
+use super::dispatch::read_vars;
+use super::host::{Context, Flow, HostRun};
+use super::render::{self, Trouble};
+use crate::agent::protocol::{self, Outcome, Status};
+use crate::playbook::RoleUse;
+use crate::report::{Event, TaskId};
+use crate::template::Lookup;
+
+impl HostRun<'_> {
+    fn own_id(&self, play: &PlayRun, task: &str, module: &str, role: Option<&str>) -> TaskId {
+        TaskId {
+            host: self.name.clone(),
+            play: play.title.clone(),
+            role: role.map(str::to_string),
+            task: task.to_string(),
+            module: module.to_string(),
+            item: None,
+        }
+    }
+
+    /// Something that no task of the user's does has failed.
+    fn give_up(&mut self, id: TaskId, trouble: Trouble) -> Flow {
+        let outcome = Outcome {
+            status: Status::Failed,
+            error: Some(crate::host::Error::failed(trouble.to_string())),
+            ..Outcome::default()
+        };
+        self.recap.counts.failed += 1;
+        let task = id.task.clone();
+        let finished = self.finished(id, &outcome, std::time::Duration::ZERO);
+        self.shared.sink.event(Event::Finished(Box::new(finished)));
+        Flow::Failed { task, result: json!({"failed": true, "msg": trouble.to_string()}) }
+    }
+
+    /// Reads the play's `vars_files`; `Some` when the play can't go on.
+    pub(super) fn read_vars_files(&mut self, play: &PlayRun, context: &Context) -> Option<Flow> {
+        self.vars.vars_files = Map::new();
+        for node in &play.play.vars_files {
+            // A list means: the first that is there.
+            let names: Result<Vec<String>, Trouble> = {
+                let scope = self.scope(play, context);
+                self.shared.render.node(node, &scope).map(|value| render::strings(&value))
+            };
+            let read = names.and_then(|names| {
+                let found =
+                    names.iter().map(|name| play.play.origin.playbook_folder.join(name)).find(|path| path.exists());
+                match found {
+                    Some(path) => read_vars(&path),
+                    None => Err(Trouble::Failed(format!(
+                        "there is no file of variables {}: {}",
+                        names.join(" or "),
+                        node.span.place()
+                    ))),
+                }
+            });
+            match read {
+                Ok(vars) => self.vars.vars_files.extend(vars),
+                Err(trouble) => {
+                    let id = self.own_id(play, "vars_files", "include_vars", None);
+                    return Some(self.give_up(id, trouble));
+                }
+            }
+        }
+        None
+    }
+
+    /// Facts, once for a host in a run and again after it has booted.
+    pub(super) fn gather_facts(&mut self, play: &PlayRun, context: &Context) -> Flow {
+        if !self.vars.facts.is_empty() {
+            return Flow::Next;
+        }
+        let wanted = match &play.play.gather_facts {
+            Some(node) => self.shared.render.truth(node, &self.scope(play, context)),
+            None => Ok(true),
+        };
+        let id = self.own_id(play, "Gathering facts", "setup", None);
+        match wanted {
+            Ok(true) => {}
+            Ok(false) => return Flow::Next,
+            Err(trouble) => return self.give_up(id, trouble),
+        }
+        let begun = Instant::now();
+        let request = protocol::Task {
+            id: 0,
+            module: "setup".into(),
+            parameters: json!({}),
+            title: id.task.clone(),
+            no_log: false,
+            expect: None,
+        };
+        let mut outcome = self.send(None, request, &id, false, false);
+        let finished = self.finished(id.clone(), &outcome, begun.elapsed());
+        let mut finished = finished;
+        finished.result = Value::Object(std::mem::take(&mut outcome.result));
+        self.shared.sink.event(Event::Finished(Box::new(finished)));
+        match outcome.status {
+            Status::Ok => {
+                self.recap.counts.ok += 1;
+                Flow::Next
+            }
+            Status::Unreachable => {
+                self.recap.counts.unreachable = 1;
+                self.given_up = true;
+                Flow::EndPlay
+            }
+            _ => {
+                self.recap.counts.failed += 1;
+                Flow::Failed { task: id.task, result: json!({"failed": true}) }
+            }
+        }
+    }
+
+    /// Checks what a role was given against what its `meta/argument_specs.yml` says; `Some` when it is wrong.
+    pub(super) fn check_arguments(&mut self, use_: &Arc<RoleUse>, context: &Context, play: &PlayRun) -> Option<Flow> {
+        let spec = use_.role.head.argument_spec.as_ref()?;
+        let mut given = Map::new();
+        let mut wrong = Vec::new();
+        {
+            let scope = self.scope(play, context);
+            for (option, _) in &spec.options {
+                if scope.get(option).is_none() {
+                    continue;
+                }
+                match self.shared.render.templar.evaluate(option, &scope) {
+                    Ok(value) => {
+                        given.insert(option.clone(), value);
+                    }
+                    // What can't be known yet can't be wrong yet either.
+                    Err(error) if error.unknown().is_some() => {}
+                    Err(error) => wrong.push(format!("`{option}`: {error}")),
+                }
+            }
+        }
+        wrong.extend(spec.check(&given).into_iter().map(|problem| problem.message));
+        if wrong.is_empty() {
+            return None;
+        }
+        let name = use_.role.head.name.clone();
+        let id = self.own_id(play, "Check the role's arguments", "assert", Some(&name));
+        let message = format!(
+            "the role `{name}` was given wrong arguments\n{}\n(used at {})",
+            wrong.join("\n"),
+            use_.span.place()
+        );
+        Some(self.give_up(id, Trouble::Failed(message)))
+    }
+}

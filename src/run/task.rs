@@ -1,0 +1,526 @@
+//! One task on one host: conditions, loops, retries, results.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+use super::host::{Context, Flow, HostRun};
+use super::render::{self, Trouble};
+use super::vars::{Layer, Scope};
+use super::{PlayRun, tags};
+use crate::agent::protocol::{Mode, Outcome, Status};
+use crate::change::Diff;
+use crate::playbook::Task;
+use crate::report::{Event, Finished, TaskId};
+use crate::template::Var;
+
+/// As often a task with `until` is tried again, and that many seconds apart, unless it says otherwise (Ansible's numbers).
+const RETRIES: u64 = 3;
+const DELAY: u64 = 5;
+
+/// How one item of a task ended.
+pub(super) struct Ended {
+    pub outcome: Outcome,
+    /// Where the way goes on, for tasks that are about the way (`meta`, `include_tasks`, …).
+    pub flow: Flow,
+    /// Said already by the tasks it brought; it is no line of its own.
+    pub silent: bool,
+}
+
+impl Ended {
+    pub(super) fn new(outcome: Outcome) -> Ended {
+        Ended { outcome, flow: Flow::Next, silent: false }
+    }
+
+    pub(super) fn failed(trouble: Trouble) -> Ended {
+        let mut outcome = Outcome::default();
+        match trouble {
+            Trouble::Unknown(reason) => {
+                outcome.status = Status::Unknown;
+                outcome.notes.push(reason);
+            }
+            Trouble::Failed(message) => {
+                outcome.status = Status::Failed;
+                outcome.error = Some(crate::host::Error::failed(message));
+            }
+        }
+        Ended::new(outcome)
+    }
+}
+
+impl HostRun<'_> {
+    pub(super) fn task(&mut self, task: &Task, context: &Context, play: &PlayRun) -> Flow {
+        if self.given_up {
+            return Flow::EndPlay;
+        }
+        let options = &self.shared.options;
+        let common = task.common.under(&context.common);
+        if !tags::wanted(&common.tags, &options.tags, &options.skip_tags) {
+            return Flow::Next;
+        }
+        if !self.started {
+            if options.start_at_task.as_deref() != Some(task.title()) {
+                return Flow::Next;
+            }
+            self.started = true;
+        }
+        let context = Context { common, ..context.clone() };
+        self.run_task(task, &context, play)
+    }
+
+    /// A handler runs whatever the tags are: it was notified.
+    pub(super) fn handler(&mut self, task: &Task, context: &Context, play: &PlayRun) -> Flow {
+        let context = context.under(&task.common);
+        self.run_task(task, &context, play)
+    }
+
+    fn run_task(&mut self, task: &Task, context: &Context, play: &PlayRun) -> Flow {
+        let Some(loop_) = &task.loop_ else {
+            let (ended, finished) = self.item(task, context, play, None);
+            let flow = ended.flow.clone();
+            let result = self.settle(task, context, play, ended, finished);
+            self.register(task, result.clone());
+            return self.way_on(task, result, flow);
+        };
+        let items = match self.loop_items(loop_, context, play) {
+            Ok(items) => items,
+            Err(trouble) => {
+                // A condition that is false anyway spares its task the list, which may not exist then.
+                let skip = matches!(self.conditions(&context.common.when, &self.scope(play, context)), Ok(false));
+                let ended = if skip { Ended::new(skipped()) } else { Ended::failed(trouble) };
+                let id = self.id(task, context, play, None);
+                let finished = self.finished(id, &ended.outcome, Duration::ZERO);
+                let result = self.settle(task, context, play, ended, finished);
+                self.register(task, result.clone());
+                return self.way_on(task, result, Flow::Next);
+            }
+        };
+        let loop_var = task.loop_control.loop_var.clone().unwrap_or_else(|| "item".into());
+        let mut results = Vec::new();
+        let mut flow = Flow::Next;
+        for (index, item) in items.into_iter().enumerate() {
+            let mut words = Map::new();
+            words.insert(loop_var.clone(), item.clone());
+            words.insert("ansible_loop_var".into(), loop_var.clone().into());
+            if let Some(index_var) = &task.loop_control.index_var {
+                words.insert(index_var.clone(), index.into());
+            }
+            let (ended, finished) = self.item(task, context, play, Some(&words));
+            let item_flow = ended.flow.clone();
+            let mut result = self.settle(task, context, play, ended, finished);
+            if let Value::Object(map) = &mut result {
+                map.insert(loop_var.clone(), item);
+            }
+            results.push(result);
+            if item_flow != Flow::Next || self.given_up {
+                flow = item_flow;
+                break;
+            }
+        }
+        let any = |key: &str| results.iter().any(|result| result.get(key) == Some(&Value::Bool(true)));
+        let all_skipped = !results.is_empty() && results.iter().all(|r| r.get("skipped") == Some(&Value::Bool(true)));
+        let mut result = json!({
+            "changed": any("changed"),
+            "failed": any("failed"),
+            "skipped": all_skipped,
+        });
+        if any("unknown") {
+            result["unknown"] = Value::Bool(true);
+        }
+        result["results"] = Value::Array(results);
+        self.register(task, result.clone());
+        self.way_on(task, result, flow)
+    }
+
+    fn way_on(&mut self, task: &Task, result: Value, flow: Flow) -> Flow {
+        let failed = result.get("failed") == Some(&Value::Bool(true));
+        let ignored = result.get("ignored") == Some(&Value::Bool(true))
+            || result["results"]
+                .as_array()
+                .is_some_and(|results| results.iter().filter(|r| r["failed"] == true).all(|r| r["ignored"] == true));
+        if failed && !ignored { Flow::Failed { task: task.title().to_string(), result } } else { flow }
+    }
+
+    fn loop_items(&self, loop_: &crate::yaml::Node, context: &Context, play: &PlayRun) -> Result<Vec<Value>, Trouble> {
+        let scope = self.scope(play, context);
+        match self.shared.render.node(loop_, &scope).map_err(|trouble| self.judged(trouble))? {
+            Value::Array(items) => Ok(items),
+            other => Err(Trouble::Failed(format!(
+                "`loop` must be a list and is {}: {}",
+                render::kind(&other),
+                loop_.span.place()
+            ))),
+        }
+    }
+
+    /// Does one item (or the whole task where there is no loop), with its retries.
+    fn item(
+        &mut self,
+        task: &Task,
+        context: &Context,
+        play: &PlayRun,
+        words: Option<&Map<String, Value>>,
+    ) -> (Ended, Finished) {
+        let begun = Instant::now();
+        let with_item;
+        let context = match words {
+            Some(words) => {
+                with_item = self.with_words(context, words);
+                &with_item
+            }
+            None => context,
+        };
+        let id = self.id(task, context, play, words);
+        let mut left = match self.retries(task, context, play) {
+            Ok(left) => left,
+            Err(trouble) => {
+                let ended = Ended::failed(trouble);
+                let finished = self.finished(id, &ended.outcome, begun.elapsed());
+                return (ended, finished);
+            }
+        };
+        let mut attempts = 1;
+        let sent = self.saved.len();
+        loop {
+            let mut ended = match self.conditions(&context.common.when, &self.scope(play, context)) {
+                Ok(true) => self.dispatch(task, context, play, &id),
+                Ok(false) => Ended::new(skipped()),
+                Err(trouble) => Ended::failed(trouble),
+            };
+            self.judge(task, context, play, &mut ended.outcome);
+            let again = left > 0
+                && self.shared.mode == Mode::Apply
+                && matches!(ended.outcome.status, Status::Ok | Status::Changed | Status::Failed)
+                && !self.given_up
+                && !matches!(self.until(task, context, play, &ended.outcome), Ok(true));
+            if !again {
+                let tried_all = attempts > 1 && left == 0 && !task.until.is_empty();
+                if tried_all && !matches!(self.until(task, context, play, &ended.outcome), Ok(true)) {
+                    ended.outcome.status = Status::Failed;
+                    ended.outcome.error.get_or_insert_with(|| {
+                        crate::host::Error::failed(format!("tried {attempts} times, and `until` does not hold"))
+                    });
+                }
+                if attempts > 1 {
+                    ended.outcome.result.insert("attempts".into(), attempts.into());
+                }
+                let finished = self.finished(id, &ended.outcome, begun.elapsed());
+                // What a machine was asked can be asked again; what could not even be asked is in no plan.
+                if ended.outcome.status == Status::Unknown && self.saved.len() == sent && task.module.name != "debug" {
+                    self.unsavable.push(finished.id.task.clone());
+                }
+                return (ended, finished);
+            }
+            left -= 1;
+            attempts += 1;
+            std::thread::sleep(self.delay(task, context, play));
+        }
+    }
+
+    fn retries(&self, task: &Task, context: &Context, play: &PlayRun) -> Result<u64, Trouble> {
+        if task.until.is_empty() && task.retries.is_none() {
+            return Ok(0);
+        }
+        let Some(node) = &task.retries else { return Ok(RETRIES) };
+        let value = self.shared.render.node(node, &self.scope(play, context))?;
+        render::number(&value)
+            .ok_or_else(|| Trouble::Failed(format!("`retries` must be a number: {}", node.span.place())))
+    }
+
+    fn delay(&self, task: &Task, context: &Context, play: &PlayRun) -> Duration {
+        let node = task.delay.as_ref();
+        let value = node.and_then(|node| self.shared.render.node(node, &self.scope(play, context)).ok());
+        Duration::from_secs(value.as_ref().and_then(render::number).unwrap_or(DELAY))
+    }
+
+    fn until(&self, task: &Task, context: &Context, play: &PlayRun, outcome: &Outcome) -> Result<bool, Trouble> {
+        if task.until.is_empty() {
+            return Ok(outcome.status != Status::Failed);
+        }
+        let words = result_words(task, outcome);
+        let scope = self.scope(play, context);
+        self.conditions(&task.until, &scope.under(Layer::Final(&words)))
+    }
+
+    /// `changed_when` and `failed_when`.
+    fn judge(&self, task: &Task, context: &Context, play: &PlayRun, outcome: &mut Outcome) {
+        let known = matches!(outcome.status, Status::Ok | Status::Changed | Status::WouldChange | Status::Failed);
+        if !known || (task.changed_when.is_empty() && task.failed_when.is_empty()) {
+            return;
+        }
+        // What an act would say is not known in a dry run; a truth value needs nothing of it.
+        let foreseen = outcome.status == Status::WouldChange && outcome.act;
+        let words = result_words(task, outcome);
+        let scope = self.scope(play, context);
+        let scope = scope.under(Layer::Final(&words));
+        let judged = |conditions: &[crate::yaml::Node]| -> Option<Result<bool, Trouble>> {
+            if conditions.is_empty() {
+                return None;
+            }
+            match self.conditions(conditions, &scope) {
+                Err(_) if foreseen => None,
+                other => Some(other),
+            }
+        };
+        match judged(&task.failed_when) {
+            Some(Ok(true)) => {
+                outcome.status = Status::Failed;
+                outcome.error.get_or_insert_with(|| crate::host::Error::failed("`failed_when` says that it failed"));
+            }
+            Some(Ok(false)) if outcome.status == Status::Failed => {
+                outcome.error = None;
+                let changed = !outcome.diffs.is_empty() || outcome.act;
+                outcome.status = if changed { Status::Changed } else { Status::Ok };
+            }
+            Some(Err(trouble)) => *outcome = Ended::failed(trouble).outcome,
+            _ => {}
+        }
+        let changed = match self.shared.mode {
+            Mode::Plan => Status::WouldChange,
+            Mode::Apply => Status::Changed,
+        };
+        if matches!(outcome.status, Status::Ok | Status::Changed | Status::WouldChange) {
+            match judged(&task.changed_when) {
+                Some(Ok(true)) => outcome.status = changed,
+                Some(Ok(false)) => outcome.status = Status::Ok,
+                Some(Err(trouble)) => *outcome = Ended::failed(trouble).outcome,
+                None => {}
+            }
+        }
+    }
+
+    /// Counts, tells, notifies; answers what `register` sees.
+    fn settle(
+        &mut self,
+        task: &Task,
+        context: &Context,
+        play: &PlayRun,
+        ended: Ended,
+        mut finished: Finished,
+    ) -> Value {
+        let Ended { mut outcome, silent, .. } = ended;
+        let status = outcome.status;
+        let ignored = status == Status::Failed && {
+            let scope = self.scope(play, context);
+            context
+                .common
+                .ignore_errors
+                .as_ref()
+                .is_some_and(|node| self.shared.render.truth(node, &scope).unwrap_or(false))
+        };
+        self.count(status, ignored, silent);
+        if !silent {
+            self.recap.count(&outcome.diffs);
+        }
+        if matches!(status, Status::Changed | Status::WouldChange) {
+            let scope = self.scope(play, context);
+            let names: Result<Vec<Vec<String>>, Trouble> = task
+                .notify
+                .iter()
+                .map(|node| self.shared.render.node(node, &scope).map(|v| render::strings(&v)))
+                .collect();
+            let told = names.and_then(|names| {
+                names.into_iter().flatten().try_for_each(|name| self.notify(&name).map_err(Trouble::Failed))
+            });
+            if let Err(trouble) = told {
+                finished.warnings.push(trouble.to_string());
+            }
+        }
+        let mut result = std::mem::take(&mut outcome.result);
+        result.insert("changed".into(), matches!(status, Status::Changed | Status::WouldChange).into());
+        result.insert("failed".into(), (status == Status::Failed || status == Status::Unreachable).into());
+        result.insert("skipped".into(), (status == Status::Skipped).into());
+        if ignored {
+            result.insert("ignored".into(), true.into());
+        }
+        if status == Status::Unknown {
+            result.insert("unknown".into(), true.into());
+        }
+        if status == Status::WouldChange && outcome.act {
+            // Of an act only this much is known before it is done.
+            result.insert("unknown_rest".into(), true.into());
+        }
+        if let Some(error) = &outcome.error {
+            result.entry("msg").or_insert_with(|| error.message.clone().into());
+        }
+        finished.ignored = ignored;
+        finished.result = Value::Object(result.clone());
+        if self.hidden(context, play) {
+            finished.result = json!({"censored": "the task has `no_log: true`"});
+            finished.diffs.iter_mut().for_each(censor);
+            if finished.error.is_some() {
+                finished.error = Some("hidden: the task has `no_log: true`".into());
+            }
+            finished.notes.clear();
+            finished.warnings.clear();
+        }
+        if let Value::Object(map) = &mut finished.result {
+            map.remove("unknown_rest");
+        }
+        if !silent {
+            self.shared.sink.event(Event::Finished(Box::new(finished)));
+        }
+        if status == Status::Unreachable {
+            self.given_up = true;
+        }
+        Value::Object(result)
+    }
+
+    fn count(&mut self, status: Status, ignored: bool, silent: bool) {
+        let counts = &mut self.recap.counts;
+        match status {
+            _ if silent => {}
+            Status::Ok => counts.ok += 1,
+            Status::Changed | Status::WouldChange => {
+                counts.ok += 1;
+                counts.changed += 1;
+            }
+            Status::Failed if ignored => {
+                counts.ok += 1;
+                counts.ignored += 1;
+            }
+            Status::Failed => counts.failed += 1,
+            Status::Skipped => counts.skipped += 1,
+            Status::Unreachable => counts.unreachable = 1,
+            Status::Unknown => self.recap.unknown += 1,
+        }
+    }
+
+    fn register(&mut self, task: &Task, mut result: Value) {
+        let Some(name) = &task.register else { return };
+        let name = name.value.clone();
+        self.partial.remove(&name);
+        let title = task.title().to_string();
+        let unknown = result.get("unknown") == Some(&Value::Bool(true));
+        if let Value::Object(map) = &mut result {
+            if map.remove("unknown_rest").is_some() {
+                self.partial.insert(name.clone(), format!("what the task `{title}` will say"));
+            }
+            map.remove("ansible_facts");
+        }
+        let var = if unknown {
+            Var::Unknown(format!("the result of the task `{title}` is not known yet"))
+        } else {
+            Var::fixed(result)
+        };
+        self.vars.set.insert(name, var);
+    }
+
+    /// Do all conditions hold?
+    pub(super) fn conditions(&self, conditions: &[crate::yaml::Node], scope: &Scope<'_>) -> Result<bool, Trouble> {
+        for condition in conditions {
+            if !self.shared.render.condition(condition, scope).map_err(|trouble| self.judged(trouble))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// A result of which only `changed` is known makes what asks for more unknown, not wrong.
+    pub(super) fn judged(&self, trouble: Trouble) -> Trouble {
+        match trouble {
+            Trouble::Failed(message) => {
+                let missing = self
+                    .partial
+                    .iter()
+                    .find(|(name, _)| message.contains(&format!("`{name}.")) || message.contains(&format!("`{name}[")));
+                match missing {
+                    Some((_, why)) => Trouble::Unknown(why.clone()),
+                    None => Trouble::Failed(message),
+                }
+            }
+            unknown => unknown,
+        }
+    }
+
+    fn with_words(&self, context: &Context, words: &Map<String, Value>) -> Context {
+        let mut all = context.words.as_deref().cloned().unwrap_or_default();
+        all.extend(words.clone());
+        Context { words: Some(std::sync::Arc::new(all)), ..context.clone() }
+    }
+
+    fn hidden(&self, context: &Context, play: &PlayRun) -> bool {
+        let scope = self.scope(play, context);
+        // A `no_log` that can't be made out hides rather than shows.
+        context.common.no_log.as_ref().is_some_and(|node| self.shared.render.truth(node, &scope).unwrap_or(true))
+    }
+
+    pub(super) fn is_hidden(&self, context: &Context, play: &PlayRun) -> bool {
+        self.hidden(context, play)
+    }
+
+    pub(super) fn id(
+        &self,
+        task: &Task,
+        context: &Context,
+        play: &PlayRun,
+        words: Option<&Map<String, Value>>,
+    ) -> TaskId {
+        let scope = self.scope(play, context);
+        let title = match &task.name {
+            Some(node) => match self.shared.render.node(node, &scope) {
+                Ok(Value::String(name)) => name,
+                Ok(other) => other.to_string(),
+                Err(_) => task.title().to_string(),
+            },
+            None => task.module.name.to_string(),
+        };
+        let item = words.map(|words| {
+            let label = task.loop_control.label.as_ref().and_then(|label| self.shared.render.node(label, &scope).ok());
+            let loop_var = task.loop_control.loop_var.as_deref().unwrap_or("item");
+            let value = label.or_else(|| words.get(loop_var).cloned()).unwrap_or(Value::Null);
+            render::short(&value)
+        });
+        TaskId {
+            host: self.name.clone(),
+            play: play.title.clone(),
+            role: task.origin.role.as_ref().map(|role| role.name.clone()),
+            task: title,
+            module: task.module.name.to_string(),
+            item,
+        }
+    }
+
+    pub(super) fn finished(&self, id: TaskId, outcome: &Outcome, duration: Duration) -> Finished {
+        Finished {
+            id,
+            status: outcome.status,
+            diffs: outcome.diffs.clone(),
+            result: Value::Null,
+            notes: outcome.notes.clone(),
+            warnings: outcome.warnings.clone(),
+            error: outcome.error.as_ref().map(ToString::to_string),
+            ignored: false,
+            duration,
+        }
+    }
+}
+
+pub(super) fn skipped() -> Outcome {
+    Outcome { status: Status::Skipped, ..Outcome::default() }
+}
+
+/// The result under its registered name, as `until`, `changed_when` and `failed_when` see it.
+fn result_words(task: &Task, outcome: &Outcome) -> Map<String, Value> {
+    let mut result = outcome.result.clone();
+    result.insert("changed".into(), matches!(outcome.status, Status::Changed | Status::WouldChange).into());
+    result.insert("failed".into(), (outcome.status == Status::Failed).into());
+    result.insert("skipped".into(), (outcome.status == Status::Skipped).into());
+    if let Some(error) = &outcome.error {
+        result.entry("msg").or_insert_with(|| error.message.clone().into());
+    }
+    let mut words = Map::new();
+    if let Some(name) = &task.register {
+        words.insert(name.value.clone(), Value::Object(result.clone()));
+    }
+    words.insert("result".into(), Value::Object(result));
+    words
+}
+
+/// The diff of a task with `no_log`: that something changes is no secret, what it is may be one.
+pub(super) fn censor(diff: &mut Diff) {
+    for side in [&mut diff.before, &mut diff.after].into_iter().flatten() {
+        let end = if side.ends_with('\n') { "\n" } else { "" };
+        *side = format!("(hidden: no_log){end}");
+    }
+}

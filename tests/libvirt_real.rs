@@ -1,0 +1,335 @@
+//! `libvirt_domain` and its neighbours against a real libvirtd: a private one, in namespaces of its own.
+//!
+//! The test starts itself again inside (`tests/libvirt_real/namespace.sh`), so that one libvirtd serves everything. It is
+//! skipped, with one word about why, where there is no root, no namespaces or no libvirt.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use vfio_provision::change::{Plan, executor};
+use vfio_provision::host::{Host, Live, Result, Virt, VirtKind};
+use vfio_provision::modules::libvirt::domain::diagnose::diagnose;
+use vfio_provision::modules::libvirt::xml::{self, Element};
+use vfio_provision::modules::{Side, find};
+
+const INSIDE: &str = "VFIO_PROVISION_TEST_LIBVIRT";
+/// libvirtd asks each QEMU binary what it can do before it answers, which takes a while.
+const LONGEST: Duration = Duration::from_secs(540);
+
+fn missing() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("this needs root".to_string());
+    }
+    for tool in ["unshare", "libvirtd", "virtlogd", "virsh", "qemu-system-x86_64", "qemu-img"] {
+        let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+        if !folders.iter().any(|folder| std::path::Path::new(folder).join(tool).exists()) {
+            return Some(format!("{tool} is not installed"));
+        }
+    }
+    if !std::path::Path::new("/dev/kvm").exists() {
+        return Some("there is no /dev/kvm, and libvirt refuses guests of type kvm without".to_string());
+    }
+    let fine = Command::new("unshare").args(["-m", "-n", "-p", "-f", "true"]).status().is_ok_and(|s| s.success());
+    (!fine).then(|| "there are no namespaces".to_string())
+}
+
+#[test]
+fn real_libvirt() {
+    if std::env::var_os(INSIDE).is_some() {
+        inside();
+        return;
+    }
+    if let Some(why) = missing() {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/libvirt_real/namespace.sh");
+    let mut child = Command::new("unshare")
+        .args(["-m", "-n", "-p", "-f", "--kill-child", "--mount-proc", "sh", script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "real_libvirt", "--nocapture"])
+        .env(INSIDE, "1")
+        .env_remove("LIBVIRT_DEFAULT_URI")
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if begin.elapsed() > LONGEST => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("not done after {LONGEST:?}");
+            }
+            None => std::thread::sleep(Duration::from_millis(100)),
+        }
+    };
+    assert!(status.success(), "inside: {status}");
+}
+
+fn inside() {
+    seeds_guests_are_exact();
+    edits_converge_and_nothing_moves();
+    many_kinds_of_guests_are_fixpoints();
+    guests_go_only_when_they_may();
+    networks_hold();
+    volumes_are_made_once();
+}
+
+const WIN8: &str = include_str!("cases/seed/win8.yml");
+const WIN7: &str = include_str!("cases/seed/win7.yml");
+
+fn virsh(arguments: &[&str]) -> String {
+    let output = Command::new("virsh").args(["-q", "-c", "qemu:///system"]).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "virsh {arguments:?}: {said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn dump(name: &str) -> String {
+    virsh(&["dumpxml", "--inactive", "--security-info", name])
+}
+
+fn yaml(text: &str) -> Value {
+    serde_yaml::from_str(text).unwrap()
+}
+
+fn plan(module: &str, parameters: &Value) -> Result<Plan> {
+    let Side::Machine(plan) = find(module).unwrap().side else { panic!("{module} is no module of a machine") };
+    plan(parameters.clone(), &Live::new())
+}
+
+/// Plans, does, and plans again, as an apply does. Answers the paths of the diffs.
+fn try_apply(module: &str, parameters: &Value) -> std::result::Result<Vec<String>, String> {
+    let mut shown = Vec::new();
+    for _ in 0..4 {
+        let next = plan(module, parameters).map_err(|e| e.to_string())?;
+        for action in &next.actions {
+            executor::perform(&Live::new(), &action.op, &mut |_| ()).map_err(|e| format!("{e}\n{:?}", action.diffs))?;
+            shown.extend(action.diffs.iter().map(|diff| diff.path.clone()));
+        }
+        if !next.staged {
+            break;
+        }
+    }
+    let left = plan(module, parameters).map_err(|e| e.to_string())?;
+    let diffs: Vec<_> = left.actions.iter().flat_map(|action| &action.diffs).collect();
+    if left.actions.is_empty() { Ok(shown) } else { Err(format!("did not converge: {diffs:#?}")) }
+}
+
+fn apply(module: &str, parameters: &Value) -> Vec<String> {
+    try_apply(module, parameters).unwrap_or_else(|why| panic!("{why}"))
+}
+
+fn without_uuid_and_mac(dump: &str) -> String {
+    let keep = |line: &&str| !line.contains("<uuid>") && !line.contains("<mac address=");
+    dump.lines().filter(keep).collect::<Vec<_>>().join("\n")
+}
+
+fn seeds_guests_are_exact() {
+    for (name, ours) in [("win8", WIN8), ("win7", WIN7)] {
+        let path = format!("{}/tests/cases/seed/{name}.xml", env!("CARGO_MANIFEST_DIR"));
+        virsh(&["define", &path]);
+        let seeds = dump(name);
+        // Adopted as it is: the YAML says what the file said.
+        assert_eq!(apply("libvirt_domain", &yaml(ours)), Vec::<String>::new());
+        assert_eq!(dump(name), seeds);
+        virsh(&["undefine", name, "--keep-nvram"]);
+        assert_eq!(apply("libvirt_domain", &yaml(ours)), [name]);
+        assert_eq!(without_uuid_and_mac(&dump(name)), without_uuid_and_mac(&seeds));
+        assert_eq!(apply("libvirt_domain", &yaml(ours)), Vec::<String>::new());
+        // libvirt refuses the seed's own file when it is asked to be strict, and takes it without what is diagnosed.
+        let mut seed = xml::parse(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        assert!(!diagnose(&seed).is_empty());
+        for device in seed.get_mut("devices").unwrap().elements_mut() {
+            device.unset("index");
+            for child in device.elements_mut() {
+                child.unset("multifunction");
+                if let Some(address) = child.get_mut("address") {
+                    address.unset("type");
+                }
+            }
+        }
+        assert!(diagnose(&seed).is_empty());
+        let file = format!("/run/{name}.xml");
+        virsh(&["undefine", name, "--keep-nvram"]);
+        for (text, valid) in [(std::fs::read_to_string(&path).unwrap(), false), (seed.print(), true)] {
+            std::fs::write(&file, text).unwrap();
+            let status =
+                Command::new("virsh").args(["-q", "-c", "qemu:///system", "define", "--validate", &file]).output();
+            assert_eq!(status.unwrap().status.success(), valid, "{name}");
+        }
+        assert_eq!(apply("libvirt_domain", &yaml(ours)), Vec::<String>::new());
+    }
+}
+
+fn kept(name: &str) -> (Option<String>, Vec<Element>, Vec<Element>) {
+    let domain = xml::parse(&dump(name)).unwrap();
+    let devices = domain.get("devices").unwrap();
+    let of = |name: &str| devices.elements().filter_map(|device| device.get(name)).cloned().collect();
+    let addresses = devices.elements().filter(|device| device.name != "video").filter_map(|d| d.get("address"));
+    (domain.text_at(&["uuid"]), of("mac"), addresses.cloned().collect())
+}
+
+/// Edits of the seed's guest, and the one diff each must show.
+const EDITS: &[(&str, &str, &[&str])] = &[
+    ("memory: 16 GiB", "memory: 8 GiB", &["memory"]),
+    ("vcpus: 4", "vcpus: 6", &["vcpus"]),
+    ("vcpus: 4", "vcpus: 4\ncpu: host-passthrough", &["cpu mode"]),
+    ("vcpus: 4", "vcpus: 4\ntopology: {cores: 4}", &["cpu topology"]),
+    ("boot: [cdrom, hd]", "boot: [hd, cdrom]", &["boot order"]),
+    ("kvm_hidden: true", "kvm_hidden: false", &["features kvm hidden"]),
+    ("kvm_hidden: true", "kvm_hidden: true, hyperv: {vendor_id: abc, relaxed: true}", &["features hyperv"]),
+    ("pae: true", "pae: false", &["features pae"]),
+    ("clock: localtime", "clock: utc", &["clock offset"]),
+    ("on_crash: destroy", "on_crash: restart", &["on_crash"]),
+    ("format: qcow2", "format: qcow2, cache: none", &["disk vda: cache"]),
+    ("format: qcow2", "format: qcow2, discard: unmap", &["disk vda: discard"]),
+    ("/root/img/win8.qcow2", "/srv/win8.qcow2", &["disk vda: source"]),
+    ("/root/img/win8.qcow2", "/dev/vg/win8", &["disk vda: source", "disk vda: type"]),
+    ("model: virtio}", "model: e1000}", &["interface 1: model"]),
+    ("bridge: br0", "bridge: br1", &["interface 1: source"]),
+    ("listen: 0.0.0.0", "listen: 127.0.0.1", &["graphics vnc: listen"]),
+    ("keymap: en-us", "keymap: en-us, passwd: secret", &["graphics vnc: passwd"]),
+    ("keymap: en-us", "keymap: en-us, port: 5999", &["graphics vnc: port", "graphics vnc: autoport"]),
+    ("vram: 16 MiB", "vram: 8 MiB", &["video: vram"]),
+    ("video:\n", "memballoon: none\nvideo:\n", &["memballoon: model"]),
+];
+
+fn edits_converge_and_nothing_moves() {
+    for (from, to, shown) in EDITS {
+        let before = kept("win8");
+        let edited = WIN8.replacen(from, to, 1);
+        assert_ne!(edited, WIN8, "{from}");
+        let expected: Vec<String> = shown.iter().map(|words| format!("win8: {words}")).collect();
+        assert_eq!(apply("libvirt_domain", &yaml(&edited)), expected, "{from} → {to}");
+        if !to.starts_with("memballoon") {
+            assert_eq!(kept("win8"), before, "{from} → {to}");
+        }
+        let back = apply("libvirt_domain", &yaml(WIN8));
+        assert!(!back.is_empty() || to.starts_with("memballoon"), "{from}");
+    }
+    // Devices come and go, and the others stay where they are.
+    let before = kept("win8");
+    let more = WIN8
+        .replace("disks:\n", "disks:\n  - {path: /srv/b.qcow2, target: vdb}\n")
+        .replace("interfaces:\n", "interfaces:\n  - {network: default, model: e1000e}\n");
+    // The new NIC is listed first and the other is still found.
+    assert_eq!(apply("libvirt_domain", &yaml(&more)), ["win8: disk vdb", "win8: interface 2"]);
+    let shown = apply("libvirt_domain", &yaml(WIN8));
+    assert_eq!(shown, ["win8: disk vdb", "win8: interface 2"]);
+    assert_eq!(kept("win8"), before);
+}
+
+/// Guests of other sorts: what is stated must hold in what libvirt makes of it.
+const GUESTS: &[&str] = &[
+    "{name: g, memory: 1 GiB}",
+    "{name: g, memory: 1 GiB, type: qemu, machine: pc-q35-7.2, cpu: maximum}",
+    "{name: g, memory: 2048 MiB, current_memory: 1 GiB, vcpus: 3, cpu: Haswell-noTSX}",
+    "{name: g, memory: 1.5 GiB, topology: {sockets: 1, cores: 2, threads: 2}, cpu: host-passthrough}",
+    "{name: g, memory: 1 GiB, cpu: {mode: custom, model: qemu64, features: {aes: require, svm: disable}}}",
+    "{name: g, memory: 1 GiB, cpu: {mode: host-passthrough, migratable: false, check: none}}",
+    "{name: g, memory: 1 GiB, firmware: ovmf, disks: [/srv/a.qcow2], cdroms: [/srv/a.iso]}",
+    "{name: g, memory: 1 GiB, firmware: ovmf-secureboot}",
+    "{name: g, memory: 1 GiB, machine: pc, firmware: bios, cdroms: [{target: hda}, {path: /a.iso}]}",
+    "{name: g, memory: 1 GiB, uuid: 9D2E07DC-BC8B-4AFA-9FC2-2587AEA917A0, title: 'a & b', description: \"it's <x>\"}",
+    "{name: g, memory: 1 GiB, features: {acpi: false, apic: false}}",
+    "{name: g, memory: 1 GiB, features: {smm: true, vmport: false, ioapic: qemu, kvm_hidden: true}}",
+    "{name: g, memory: 1 GiB, features: {hyperv: {relaxed: true, vapic: true, spinlocks: 8191, vendor_id: 'a b', vpindex: true, synic: true, stimer: true, reset: true, frequencies: true}}}",
+    "{name: g, memory: 1 GiB, clock: {offset: localtime, timers: [{name: rtc, tickpolicy: catchup}, {name: hpet, present: false}, {name: hypervclock, present: true}]}}",
+    "{name: g, memory: 1 GiB, clock: {offset: timezone, timezone: Europe/Berlin}}",
+    "{name: g, memory: 1 GiB, on_poweroff: destroy, on_reboot: destroy, on_crash: preserve}",
+    "{name: g, memory: 1 GiB, disks: [{path: /a.img, cache: none, io: native, discard: unmap, detect_zeroes: unmap, serial: '123', boot: 1}, {path: /dev/sdx, bus: scsi}, {path: /b.qcow2, target: vdb, readonly: true}, {path: /d.qcow2, bus: sata}, {path: /c.qcow2, bus: usb, shareable: true, format: raw}]}",
+    "{name: g, memory: 1 GiB, disks: [{pool: default, volume: a.qcow2, format: qcow2}, {device: floppy}, {device: lun, path: /dev/sdy, bus: scsi}]}",
+    "{name: g, memory: 1 GiB, interfaces: [{bridge: br0, mac: '52:54:00:AA:BB:01', boot: 1}, {network: default, model: e1000e}, {direct: eth0, model: rtl8139}, {bridge: br0}]}",
+    "{name: g, memory: 1 GiB, inputs: [tablet, {type: keyboard, bus: virtio}, {type: mouse, bus: usb}]}",
+    "{name: g, memory: 1 GiB, pci: [{address: '0000:05:00.1', managed: false, rom_bar: false}, {address: '10:1f.7', rom_file: /a.rom, boot: 1}]}",
+    "{name: g, memory: 1 GiB, usb: [{vendor: 046d, product: c52b, startup_policy: optional, managed: false}, {bus: 1, device: 4}]}",
+    "{name: g, memory: 1 GiB, graphics: [{type: spice, listen: 127.0.0.1}, {type: vnc, port: 5907}], video: [qxl]}",
+    "{name: g, memory: 1 GiB, graphics: [{type: spice, passwd: secret, keymap: de}], video: [{model: qxl, ram: 64 MiB, vram: 64 MiB, vgamem: 16 MiB, heads: 1}]}",
+    "{name: g, memory: 1 GiB, graphics: [vnc], video: [virtio], memballoon: none}",
+    "{name: g, memory: 1 GiB, video: [none], memballoon: virtio}",
+    "{name: g, memory: 1 GiB, boot: [network, hd], video: [{model: vga, vram: 16 MiB}]}",
+    "{name: g, memory: 1 GiB, vcpus: 4, xml: \"<vcpu placement='static' cpuset='0-1'>4</vcpu><cputune><vcpupin vcpu='0' cpuset='0'/><vcpupin vcpu='1' cpuset='1'/></cputune><memoryBacking><hugepages><page size='1' unit='G'/></hugepages><nosharepages/></memoryBacking>\"}",
+    "{name: g, memory: 1 GiB, xml: \"<devices><shmem name='looking-glass'><model type='ivshmem-plain'/><size unit='M'>64</size></shmem><rng model='virtio'><backend model='random'>/dev/urandom</backend></rng><watchdog model='i6300esb' action='reset'/><controller type='scsi' index='0' model='virtio-scsi'/><controller type='usb' index='0' model='qemu-xhci' ports='15'/><channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel><sound model='ich9'/></devices>\"}",
+    "{name: g, memory: 1 GiB, xml: \"<qemu:commandline><qemu:arg value='-fw_cfg'/><qemu:arg value='name=opt/x,string=1'/></qemu:commandline>\"}",
+    "{name: g, memory: 1 GiB, xml: \"<devices><tpm model='tpm-tis'><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm><serial type='pty'/><console type='pty'/><input type='evdev'><source dev='/dev/input/event0' grab='all' repeat='on'/></input></devices>\"}",
+];
+
+fn many_kinds_of_guests_are_fixpoints() {
+    let wrong: Vec<String> =
+        GUESTS.iter().filter_map(|guest| fixpoint(guest).err().map(|e| format!("{guest}: {e}"))).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+fn fixpoint(guest: &str) -> std::result::Result<(), String> {
+    let parameters = yaml(guest);
+    let applied = try_apply("libvirt_domain", &parameters);
+    // Without a memory of the last time, too: nothing that is stated is missed.
+    std::fs::remove_dir_all("/var/lib/vfio-provision/domains").map_err(|e| e.to_string())?;
+    let again = plan("libvirt_domain", &parameters).map_err(|e| e.to_string())?;
+    let diffs: Vec<_> = again.actions.iter().flat_map(|action| &action.diffs).collect();
+    if Live::new().virt(VirtKind::Domain, "g").is_ok_and(|virt| virt.is_some()) {
+        let gone = json!({"name": "g", "state": "absent", "remove_nvram": true});
+        assert_eq!(apply("libvirt_domain", &gone), ["g"]);
+    }
+    applied?;
+    if diffs.is_empty() { Ok(()) } else { Err(format!("not the same when nothing is remembered: {diffs:#?}")) }
+}
+
+fn guests_go_only_when_they_may() {
+    // The nvram that an undefined guest leaves is kept unless told otherwise.
+    let guest = yaml("{name: kept, memory: 64 MiB, type: qemu, firmware: ovmf}");
+    apply("libvirt_domain", &guest);
+    let nvram = "/var/lib/libvirt/qemu/nvram/kept_VARS.fd";
+    std::fs::create_dir_all("/var/lib/libvirt/qemu/nvram").unwrap();
+    std::fs::write(nvram, "x").unwrap();
+    apply("libvirt_domain", &json!({"name": "kept", "state": "absent"}));
+    assert!(std::path::Path::new(nvram).exists());
+    apply("libvirt_domain", &guest);
+    apply("libvirt_domain", &json!({"name": "kept", "state": "absent", "remove_nvram": true}));
+    assert!(!std::path::Path::new(nvram).exists());
+    apply("libvirt_domain", &json!({"name": "win7", "autostart": true}));
+    assert!(Live::new().virt(VirtKind::Domain, "win7").unwrap().is_some_and(|Virt { autostart, .. }| autostart));
+    let both = yaml(&format!("{WIN8}autostart: true\n"));
+    assert!(plan("libvirt_domain", &both).unwrap_err().to_string().contains("both claim"));
+}
+
+fn networks_hold() {
+    for network in [
+        "{name: n, address: 192.168.150.1/24, dhcp: {start: 192.168.150.10, end: 192.168.150.99}}",
+        "{name: n, address: 'fd00:5::1/64', mode: route, bridge: virbr7, domain: lab.example}",
+        "{name: n, mode: isolated}",
+        "{name: n, mode: bridge, bridge: br0}",
+        "{name: n, mode: open, address: 10.9.0.1/16, dhcp: {start: 10.9.0.10, end: 10.9.0.99, \
+          hosts: [{mac: '52:54:00:AA:00:01', ip: 10.9.0.5, name: win8}]}}",
+    ] {
+        // Starting one needs dnsmasq, which is not what is tested here.
+        let mut parameters = yaml(network);
+        parameters["active"] = json!(false);
+        assert!(apply("libvirt_network", &parameters).contains(&"n".to_string()), "{network}");
+        parameters["autostart"] = json!(false);
+        assert_eq!(apply("libvirt_network", &parameters), ["n: autostart"], "{network}");
+        assert_eq!(apply("libvirt_network", &json!({"name": "n", "state": "absent"})), ["n"]);
+    }
+    let mut parameters = yaml("{name: n, address: 192.168.150.1/24, active: false}");
+    apply("libvirt_network", &parameters);
+    let uuid = |xml: &str| xml::parse(xml).unwrap().text_at(&["uuid"]);
+    let before = uuid(&virsh(&["net-dumpxml", "n"]));
+    parameters["address"] = json!("192.168.151.1/24");
+    assert_eq!(apply("libvirt_network", &parameters), ["n: ip address"]);
+    assert_eq!(uuid(&virsh(&["net-dumpxml", "n"])), before);
+}
+
+fn volumes_are_made_once() {
+    let path = "/var/lib/libvirt/images/new/a.qcow2";
+    let parameters = json!({"path": path, "capacity": "1 GiB"});
+    assert!(apply("libvirt_volume", &parameters).contains(&path.to_string()));
+    let image = std::fs::read(path).unwrap();
+    assert_eq!(image.get(..4), Some(b"QFI\xfb".as_slice()));
+    assert_eq!(apply("libvirt_volume", &json!({"path": path, "capacity": "2 GiB"})), Vec::<String>::new());
+    assert_eq!(std::fs::read(path).unwrap(), image);
+    let over = json!({"path": "/var/lib/libvirt/images/b.qcow2", "backing_file": path});
+    assert_eq!(apply("libvirt_volume", &over), ["/var/lib/libvirt/images/b.qcow2"]);
+}
