@@ -90,10 +90,8 @@ impl Builder {
     /// The group of this name, which must be defined somewhere.
     pub fn mention(&mut self, name: &str, span: Span, why: Mention) -> GroupId {
         let id = self.named(name);
-        if let Some((_, draft)) = self.groups.get_index_mut(id) {
-            if !draft.defined {
-                draft.mentions.push((span, why));
-            }
+        if let Some((_, draft)) = self.groups.get_index_mut(id).filter(|(_, draft)| !draft.defined) {
+            draft.mentions.push((span, why));
         }
         id
     }
@@ -119,20 +117,18 @@ impl Builder {
 
     /// Makes one group a child of another.
     pub fn child(&mut self, parent: GroupId, child: GroupId, span: Span) {
-        if let Some((_, draft)) = self.groups.get_index_mut(parent) {
-            if draft.children.insert(child) {
-                self.edges.push((parent, child, span));
-            }
+        let new = self.groups.get_index_mut(parent).is_some_and(|(_, draft)| draft.children.insert(child));
+        if new {
+            self.edges.push((parent, child, span));
         }
     }
 
     /// The hosts that a line or key stands for, put into a group, with these variables.
     pub fn add_hosts(&mut self, group: GroupId, pattern: &str, span: &Span, vars: Map<String, Value>) {
-        let names = match host_names(pattern, span) {
+        let (names, port) = match host_names(pattern, span) {
             Ok(names) => names,
             Err(error) => return self.errors.push(error),
         };
-        let (names, port) = names;
         let mut vars = vars;
         if let Some(port) = port {
             vars.entry("ansible_port").or_insert_with(|| port.into());

@@ -263,9 +263,12 @@ mod tests {
         let connection = of(
             "ws01",
             json!({
-                "ansible_ssh_host": "10.0.0.1", "ansible_port": "2222", "ansible_ssh_user": "admin", "ansible_password": 1234,
-                "ansible_ssh_private_key_file": "keys/id", "ansible_become": "yes", "ansible_become_method": "ansible.builtin.sudo",
-                "ansible_become_user": "root", "ansible_become_pass": "top", "sandbox_root": ".sandbox/ws01", "sandbox_machine": "seed",
+                "ansible_ssh_host": "10.0.0.1", "ansible_port": "2222", "ansible_ssh_user": "admin",
+                "ansible_password": 1234,
+                "ansible_ssh_private_key_file": "keys/id", "ansible_become": "yes",
+                "ansible_become_method": "ansible.builtin.sudo",
+                "ansible_become_user": "root", "ansible_become_pass": "top",
+                "sandbox_root": ".sandbox/ws01", "sandbox_machine": "seed",
             }),
         )
         .unwrap();

@@ -59,7 +59,11 @@ fn cycles(children: &[Vec<GroupId>], waiting: &[usize]) -> Vec<Vec<GroupId>> {
             }
         }
         if let Some(from) = way.get_index_of(&at).filter(|_| !seen.contains(&at)) {
-            found.push(way.iter().skip(from).rev().copied().collect());
+            let mut cycle: Vec<GroupId> = way.iter().skip(from).rev().copied().collect();
+            // It is told from the group that was written first.
+            let first = cycle.iter().enumerate().min_by_key(|(_, id)| **id).map_or(0, |(at, _)| at);
+            cycle.rotate_left(first);
+            found.push(cycle);
         }
         seen.extend(way);
     }
@@ -152,7 +156,7 @@ mod tests {
     fn each_cycle_is_found_once() {
         // 1 > 2 > 1, 3 > 3, and 4 hangs below both without being part of any.
         let cycles = depths(&[vec![], vec![2], vec![1, 4], vec![3, 4], vec![]]).unwrap_err();
-        assert_eq!(cycles, [vec![2, 1], vec![3]]);
+        assert_eq!(cycles, [vec![1, 2], vec![3]]);
     }
 
     #[test]

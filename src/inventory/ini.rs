@@ -114,16 +114,22 @@ fn host(line: &Line, group: GroupId, build: &mut Builder) {
     let mut words = words.into_iter();
     let Some(name) = words.next() else { return };
     let mut vars = Map::new();
+    // YAML in a file that is taken for INI: what follows the `-` would only be a second error.
+    let words = words.take_while(|_| name.text != "-");
     for word in words {
         let span = line.span(word.start, word.end);
         let Some((key, value)) = word.text.split_once('=') else {
-            let help = if word.text.starts_with(';') {
+            let comment = word.text.starts_with(';');
+            let help = if comment {
                 "behind a host only `#` begins a comment"
             } else {
-                "one host a line, and behind it `name=value`, without blanks around the `=`; a value with blanks needs quotes"
+                "one host a line, then `name=value` without blanks around the `=`; a value with blanks needs quotes"
             };
             let error = Diagnostic::error(format!("`{}` is not of the form name=value", word.text));
             build.errors.push(error.at(&span).help(help));
+            if comment {
+                break;
+            }
             continue;
         };
         if build.check_variable_name(key, &line.span(word.start, word.start + key.len())) {
@@ -156,10 +162,11 @@ fn variable(line: &Line, group: GroupId, build: &mut Builder) {
         return;
     }
     let from = line.text.len() - value.len();
-    let value = literal::value(value);
-    if let Some(comment) = value.as_str().and_then(|text| text.find(" #")) {
-        let whole = line.text.get(from..).unwrap_or_default();
-        let at = from + whole.find(" #").unwrap_or(comment) + 1;
+    let whole = value;
+    let value = literal::value(whole);
+    // Not so in quotes, nor where Python takes a comment off a number.
+    if let Some(comment) = whole.find(" #").filter(|_| value.as_str() == Some(whole.trim())) {
+        let at = from + comment + 1;
         build.warnings.push(
             Diagnostic::warning("in a `:vars` section `#` begins no comment: this is part of the value")
                 .at(&line.span(at, line.text.len()))

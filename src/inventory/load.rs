@@ -17,11 +17,9 @@ const MAX_DEPTH: usize = 16;
 
 /// Reads what one `-i` names, and gives the folder beside which its group_vars and host_vars lie.
 pub(super) fn read(path: &Path, build: &mut Builder) -> Option<PathBuf> {
-    if let Some(text) = path.to_str().filter(|text| text.contains(',')) {
-        if !path.exists() {
-            read_list(text, build);
-            return None;
-        }
+    if let Some(text) = path.to_str().filter(|text| text.contains(',') && !path.exists()) {
+        read_list(text, build);
+        return None;
     }
     if path.is_dir() {
         let before = build.errors.len();

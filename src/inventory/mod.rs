@@ -1,7 +1,7 @@
 //! Inventories: INI, YAML and folders to hosts, groups and variables; host patterns; and how a host is reached.
 //!
-//! What is read is Ansible's, and where Ansible would go on without a word (a pattern that names nothing, a group that is
-//! nowhere defined, an unknown key), it is an error here.
+//! What is read is Ansible's, and where Ansible would go on without a word (a pattern that names nothing, a group that
+//! is nowhere defined, an unknown key), it is an error here.
 
 mod build;
 mod connection;
@@ -83,13 +83,10 @@ impl Inventory {
     /// All mistakes, each with its place.
     pub fn load(paths: &[PathBuf]) -> Result<Inventory, Vec<Diagnostic>> {
         let mut build = Builder::new();
-        let mut folders = Vec::new();
+        let mut folders: Vec<PathBuf> = Vec::new();
         for path in paths {
-            if let Some(folder) = load::read(path, &mut build) {
-                if !folders.contains(&folder) {
-                    folders.push(folder);
-                }
-            }
+            let folder = load::read(path, &mut build);
+            folders.extend(folder.filter(|folder| !folders.contains(folder)));
         }
         let (Parts { groups, hosts }, warnings) = build.finish()?;
         let members = |group: &Group| -> Value {

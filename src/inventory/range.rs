@@ -113,14 +113,13 @@ pub(super) fn split_port(text: &str) -> Result<(&str, Option<u16>), String> {
     if text.parse::<Ipv6Addr>().is_ok() {
         return Ok((text, None));
     }
-    if let Some((inner, behind)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        if inner.parse::<Ipv6Addr>().is_ok() {
-            return match behind.strip_prefix(':') {
-                Some(digits) => Ok((inner, Some(port(digits)?))),
-                None if behind.is_empty() => Ok((inner, None)),
-                None => Err(format!("`{behind}` behind the address is not a port")),
-            };
-        }
+    let bracketed = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    if let Some((inner, behind)) = bracketed.filter(|(inner, _)| inner.parse::<Ipv6Addr>().is_ok()) {
+        return match behind.strip_prefix(':') {
+            Some(digits) => Ok((inner, Some(port(digits)?))),
+            None if behind.is_empty() => Ok((inner, None)),
+            None => Err(format!("`{behind}` behind the address is not a port")),
+        };
     }
     let mut depth = 0_usize;
     let colon = text.char_indices().find(|(_, c)| {

@@ -1,4 +1,4 @@
-//! `group_vars/` and `host_vars/`: which files are there, and what is in them. Each is read once, and only when asked for.
+//! `group_vars/` and `host_vars/`: which files are there, and what is in them. Each is read once, when asked for.
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::yaml::{self, NodeValue};
 const MAX_DEPTH: usize = 16;
 
 /// Whose variables a file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
     Groups,
     Hosts,
@@ -26,8 +26,12 @@ type Vars = Arc<Map<String, Value>>;
 /// All that was read of these folders so far.
 #[derive(Default)]
 pub(super) struct VarFiles {
-    folders: Mutex<HashMap<(PathBuf, Whose), Result<Arc<Folder>, Diagnostic>>>,
+    groups: Mutex<Opened>,
+    hosts: Mutex<Opened>,
 }
+
+/// By the folder beside which they are.
+type Opened = HashMap<PathBuf, Result<Arc<Folder>, Diagnostic>>;
 
 /// One `group_vars/` or `host_vars/`.
 struct Folder {
@@ -50,14 +54,18 @@ impl VarFiles {
     /// # Errors
     /// What can't be read, or is not a map of variables.
     pub fn of(&self, beside: &Path, whose: Whose, name: &str) -> Result<Option<Vars>, Diagnostic> {
+        let opened = match whose {
+            Whose::Groups => &self.groups,
+            Whose::Hosts => &self.hosts,
+        };
         let folder = {
-            let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
-            match folders.get(&(beside.to_path_buf(), whose)) {
+            let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
+            match opened.get(beside) {
                 Some(known) => known.clone()?,
                 None => {
-                    let opened = Folder::open(beside, whose).map(Arc::new);
-                    folders.insert((beside.to_path_buf(), whose), opened.clone());
-                    opened?
+                    let folder = Folder::open(beside, whose).map(Arc::new);
+                    opened.insert(beside.to_path_buf(), folder.clone());
+                    folder?
                 }
             }
         };

@@ -21,7 +21,9 @@ pub(super) fn read(source: &Arc<Source>, build: &mut Builder) {
         return build.errors.push(error.help("write the hosts into an INI or YAML inventory"));
     }
     for (key, group) in entries(&root, "an inventory must be a map of groups", build) {
-        read_group(key, group, build);
+        if build.check_group_name(&key.name, &key.span) {
+            read_group(build.group(&key.name), &key.name, group, build);
+        }
     }
 }
 
@@ -39,12 +41,7 @@ fn entries<'a>(node: &'a Node, expected: &str, build: &mut Builder) -> &'a [(Key
 }
 
 /// The depth of a tree of YAML is limited, so this recursion is.
-fn read_group(key: &Key, node: &Node, build: &mut Builder) -> Option<GroupId> {
-    if !build.check_group_name(&key.name, &key.span) {
-        return None;
-    }
-    let name = &key.name;
-    let id = build.group(name);
+fn read_group(id: GroupId, name: &str, node: &Node, build: &mut Builder) {
     for (part, node) in entries(node, &format!("the group `{name}` must be a map of hosts, vars and children"), build) {
         match part.name.as_str() {
             "hosts" => read_hosts(id, name, node, build),
@@ -58,8 +55,10 @@ fn read_group(key: &Key, node: &Node, build: &mut Builder) -> Option<GroupId> {
             "children" => {
                 let what = format!("`children` of the group `{name}` must be a map of groups");
                 for (key, child) in entries(node, &what, build) {
-                    if let Some(child) = read_group(key, child, build) {
-                        build.child(id, child, key.span.clone());
+                    if build.check_group_name(&key.name, &key.span) {
+                        let child_id = build.group(&key.name);
+                        build.child(id, child_id, key.span.clone());
+                        read_group(child_id, &key.name, child, build);
                     }
                 }
             }
@@ -72,7 +71,6 @@ fn read_group(key: &Key, node: &Node, build: &mut Builder) -> Option<GroupId> {
             }
         }
     }
-    Some(id)
 }
 
 fn read_hosts(group: GroupId, name: &str, node: &Node, build: &mut Builder) {

@@ -300,6 +300,7 @@ impl HostStart {
         host.vars.inventory = self.inventory.clone();
         host.vars.magic = self.magic.clone();
         host.vars.magic.insert("vfio_provision_reboot_reasons".into(), json!([]));
+        host.vars.magic.insert("omit".into(), render::OMIT.into());
         host.reach = Some(self.connection.clone());
         host.inventory_folder = self.folder.clone();
         host.recap = HostRecap::default();

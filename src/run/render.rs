@@ -4,7 +4,6 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::vars::OMIT;
 use crate::template::{Lookup, Templar, TemplateError};
 use crate::yaml::{Node, NodeValue};
 
@@ -101,6 +100,9 @@ impl Render {
         })
     }
 }
+
+/// The value of `omit`: a parameter that has it is as if it were not given. No user writes this by accident.
+pub const OMIT: &str = "__omit_this_parameter_5d1f7c__";
 
 /// Takes omitted parameters out, also those inside of maps and lists.
 pub fn leave_out_omitted(map: &mut Map<String, Value>) {

@@ -1,4 +1,4 @@
-//! Boot Loader Specification entries: `/boot/loader/entries/*.conf` of GRUB (EL8 and later, Fedora) and of systemd-boot.
+//! Boot Loader Specification entries: `/boot/loader/entries/*.conf` of GRUB (EL8 and later, Fedora) and systemd-boot.
 
 use std::cmp::Ordering;
 

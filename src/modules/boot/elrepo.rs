@@ -16,7 +16,7 @@ type Key = (&'static str, &'static str);
 const V1: Key = ("RPM-GPG-KEY-elrepo.org", "96C0104F631547311E0BB1AE309BC305BAADAE52");
 const V2: Key = ("RPM-GPG-KEY-v2-elrepo.org", "B8A755874DA240C9DAC4E71551600989EAA31D4A");
 
-/// Where the package with ELRepo's repositories is, and the keys it is signed with. EL9 and later reject the older key (DSA).
+/// Where the package with ELRepo's repositories is, and the keys it is signed with. EL9 and later reject the older (DSA).
 fn sources(major: u32) -> Option<(String, &'static [Key])> {
     let keys: &[Key] = match major {
         7 => &[V1],
@@ -207,7 +207,7 @@ pub fn kernel_effects(host: &dyn Host, boot: &Boot, release: &str, package: &str
     effects.push(unknown(format!("/boot/initramfs-{release}.img"), 0o600));
     effects.push(unknown(format!("/boot/System.map-{release}"), 0o600));
     let modules = format!("/lib/modules/{release}");
-    // EL7's are not compressed. The parts of VFIO by version: vfio_virqfd went into vfio with 6.2, vfio-pci-core came with 5.15.
+    // EL7's are not compressed. The parts of VFIO by version: vfio_virqfd is in vfio from 6.2, vfio-pci-core came with 5.15.
     let ending = if boot.os.major() <= 7 { "ko" } else { "ko.xz" };
     let newer = |than: &str| compare_releases(release, than).is_ge();
     let mut parts = vec!["vfio", "vfio_iommu_type1", "pci/vfio-pci"];

@@ -198,7 +198,7 @@ fn stale(host: &dyn Host, target: &Target, inputs: &BTreeMap<String, String>) ->
     let path = note_path(&target.release);
     let note: Option<Note> = host.read(&path)?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let Some(note) = note.filter(|note| note.kernel == target.release && note.image == target.image) else {
-        return Ok(Some("made from files that nobody noted".into()));
+        return Ok(Some("made from files that are not known".into()));
     };
     let mut changes = Vec::new();
     for path in inputs.keys().filter(|path| !note.inputs.contains_key(*path)) {

@@ -28,10 +28,10 @@ pub struct Kernel {
     name: Option<Name>,
     /// At least this version, such as "4.9" or "4.9.2-1". A kernel that is already installed and new enough is taken.
     minimum: Option<Text>,
-    /// The kernel's RPM at a fixed address, with `sha256`. Its file name must be the usual
+    /// The kernel's RPM at a fixed address, best with `sha256`. Its file name must be the usual
     /// `kernel-ml-6.9.7-1.el7.elrepo.x86_64.rpm`. Without `minimum` exactly this version is meant.
     url: Option<String>,
-    /// Hex SHA-256 of the file at `url`.
+    /// Hex SHA-256 of the file at `url`. Without it, the first content seen is kept in the lock file, and holds.
     sha256: Option<String>,
     /// Another address of the package that brings ELRepo's repositories, such as a mirror's.
     release_url: Option<String>,

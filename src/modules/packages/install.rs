@@ -237,7 +237,6 @@ fn cached(url: &str) -> String {
 
 fn download(host: &dyn Host, plan: &mut Plan, url: &str, sha256: Option<&str>) -> Result<()> {
     let path = cached(url);
-<<<<<<< HEAD
     let what = match sha256 {
         Some(sha256) if host.sha256(&path)?.as_deref() == Some(sha256) => return Ok(()),
         Some(sha256) => format!("{url} (sha256 {sha256})"),
@@ -252,17 +251,6 @@ fn download(host: &dyn Host, plan: &mut Plan, url: &str, sha256: Option<&str>) -
     };
     make_folders(host, plan, CACHE)?;
     let diff = Diff::added("download", &path, what);
-=======
-    if sha256.is_none() {
-        plan.pins.push(Pin { url: url.to_string(), path: path.clone() });
-    }
-    if sha256.is_some() && host.sha256(&path)?.as_deref() == sha256 {
-        return Ok(());
-    }
-    make_folders(host, plan, CACHE)?;
-    let hash = sha256.map(|sha256| format!(" (sha256 {sha256})")).unwrap_or_default();
-    let diff = Diff::added("download", &path, format!("{url}{hash}"));
->>>>>>> sandbox
     let (url, sha256) = (url.to_string(), sha256.map(str::to_string));
     plan.push(Op::Download { url, path, sha256, mode: Some(0o644) }, vec![diff]);
     Ok(())

@@ -15,7 +15,8 @@ use crate::modules::params::{Flag, List, Text};
 #[serde(deny_unknown_fields)]
 pub struct Package {
     /// One package or a list: a name, `name-version` (RPM) or `name=version`, the absolute path of an .rpm or .deb file
-    /// on the machine, or a URL together with `sha256` (or with `#sha256=…` at its end).
+    /// on the machine, or a URL, best together with `sha256` (or with `#sha256=…` at its end): without it, the first
+    /// content seen is kept in the lock file, and holds.
     #[serde(default, alias = "pkg")]
     name: List<Text>,
     /// `present` installs what is missing, `latest` upgrades too, `absent` removes. Default: present.
@@ -217,7 +218,9 @@ mod tests {
             Op::Download { url: url.into(), path: file.into(), sha256: Some("a".repeat(64)), mode: Some(0o644) };
         assert!(done.iter().any(|action| action.op == expected), "{done:?}");
         assert!(shown(&done).ends_with("package kernel-ml\n+ 4.9.2-1.el7.elrepo\n"));
-        assert!(plan(&machine, "package", json!({"name": url})).unwrap_err().message.contains("no sha256"));
+        let unpinned = plan(&machine, "package", json!({"name": url})).unwrap();
+        assert_eq!((unpinned.pins[0].path.as_str(), unpinned.warnings.len()), (file, 1));
+        assert!(matches!(&unpinned.actions.last().unwrap().op, Op::Run(_)));
         // The file is there, the package was removed again: it is not fetched a second time.
         apply(&machine, "package", json!({"name": "kernel-ml", "state": "absent"})).unwrap();
         assert_eq!(apply(&machine, "package", parameters).unwrap().len(), 1);

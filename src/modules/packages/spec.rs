@@ -25,11 +25,7 @@ pub enum Source {
     Url {
         /// Where it is.
         url: String,
-<<<<<<< HEAD
         /// Hex SHA-256; without it, the first content seen is pinned.
-=======
-        /// Hex SHA-256; `None`: the first content seen is pinned.
->>>>>>> sandbox
         sha256: Option<String>,
     },
 }
@@ -55,18 +51,7 @@ impl Spec {
                 None => (text, None),
             };
             let sha256 = own.or(sha256);
-<<<<<<< HEAD
             if let Some(sha256) = sha256.filter(|hash| hash.len() != 64 || !hash.chars().all(|c| c.is_ascii_hexdigit()))
-=======
-            if sha256.is_none() && !pin {
-                return Err(Error::parameters(format!(
-                    "the package {url} has no sha256, so nobody could tell a wrong one from the right one"
-                ))
-                .hint("add `sha256:` with the hash that sha256sum prints for the file"));
-            }
-            if let Some(sha256) = sha256
-                && (sha256.len() != 64 || !sha256.chars().all(|c| c.is_ascii_hexdigit()))
->>>>>>> sandbox
             {
                 return Err(Error::parameters(format!("`{sha256}` is not a SHA-256: it has 64 hexadecimal digits")));
             }
@@ -251,13 +236,8 @@ mod tests {
         for wrong in ["-y", "", "two words", "@Virtualization", "=1.0", "x="] {
             assert!(Spec::parse(wrong, Manager::Dnf, None).is_err(), "{wrong}");
         }
-<<<<<<< HEAD
         let error = Spec::parse("https://x/a-1-1.noarch.rpm", Manager::Dnf, Some("abc")).unwrap_err();
         assert!(error.message.contains("is not a SHA-256"), "{error}");
-=======
-        let error = Spec::parse("https://x/a-1-1.noarch.rpm", Manager::Dnf, None, false).unwrap_err();
-        assert!(error.message.contains("no sha256"), "{error}");
->>>>>>> sandbox
     }
 
     proptest! {

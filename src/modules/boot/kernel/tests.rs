@@ -138,7 +138,6 @@ fn refusals() {
     for (parameters, why) in [
         (json!({"name": "kernel-ml"}), "url:"),
         (json!({"name": "kernel-lt"}), "kernel-lt-5.4.278"),
-        (json!({"url": URL}), "needs `sha256:`"),
         (json!({"sha256": sha()}), "belongs to `url:`"),
         (json!({"url": URL, "sha256": sha(), "minimum": "6.1"}), "older than `minimum: 6.1`"),
         (json!({"url": URL, "sha256": sha(), "name": "kernel-lt"}), "`url:` gives kernel-ml"),
@@ -152,6 +151,12 @@ fn refusals() {
     let debian = machine(&[("/etc/os-release", os("debian", "12")), ("/boot/grub/grub.cfg", samples::DEBIAN_GRUB_CFG)]);
     let error = plan(&debian, "kernel", json!({"name": "kernel-ml"})).unwrap_err().to_string();
     assert!(error.contains("this is Debian GNU/Linux 12"), "{error}");
+}
+
+#[test]
+fn a_url_without_a_hash_is_pinned_when_first_seen() {
+    let first = plan(&el7(), "kernel", json!({"url": URL})).unwrap();
+    assert_eq!(first.pins.iter().map(|pin| pin.url.as_str()).collect::<Vec<_>>(), [URL]);
 }
 
 #[test]
