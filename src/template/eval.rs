@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -67,6 +68,8 @@ pub(super) enum Val {
 pub(super) struct Missing {
     pub name: String,
     pub nearest: Option<String>,
+    /// Where it was asked for, deeper than the expression that gives it.
+    pub place: Option<Range<usize>>,
 }
 
 /// One step of `a.b['c']`.
@@ -231,8 +234,8 @@ impl<'a> Context<'a> {
     pub fn value(&self, expr: &Expr) -> Outcome {
         match self.eval(expr, false)? {
             Val::Is(value) => Ok(value),
-            Val::Missing(Missing { name, nearest }) => {
-                Err(TemplateError::Undefined { name, nearest, offset: Some(expr.range()) })
+            Val::Missing(Missing { name, nearest, place }) => {
+                Err(TemplateError::Undefined { name, nearest, offset: Some(place.unwrap_or_else(|| expr.range())) })
             }
         }
     }
@@ -247,7 +250,13 @@ impl<'a> Context<'a> {
         self.shared.depth.set(depth + 1);
         let result = self.node(expr, lenient);
         self.shared.depth.set(depth);
-        result.map_err(|error| error.at(&expr.range()))
+        match result {
+            Ok(Val::Missing(mut what)) => {
+                what.place.get_or_insert_with(|| expr.range());
+                Ok(Val::Missing(what))
+            }
+            result => result.map_err(|error| error.at(&expr.range())),
+        }
     }
 
     fn node(&self, expr: &Expr, lenient: bool) -> Result<Val, TemplateError> {
@@ -553,7 +562,7 @@ impl<'a> Context<'a> {
                 let names = if lenient { Vec::new() } else { self.scope.names() };
                 let locals = self.locals.iter().map(|(name, _)| name.as_str());
                 let near = nearest(name, names.iter().map(String::as_str).chain(locals)).map(str::to_string);
-                Ok(Val::Missing(Missing { name: name.to_string(), nearest: near }))
+                Ok(Val::Missing(Missing { name: name.to_string(), nearest: near, place: None }))
             }
         }
     }
@@ -615,7 +624,7 @@ impl<'a> Context<'a> {
             let names = if lenient { Vec::new() } else { scopes.names() };
             let near = nearest(&member, names.iter().map(String::as_str));
             let near = near.map(|near| format!("{name}['{near}']"));
-            return Ok(Val::Missing(Missing { name: format!("{name}['{member}']"), nearest: near }));
+            return Ok(Val::Missing(Missing { name: format!("{name}['{member}']"), nearest: near, place: None }));
         };
         let label = format!("{name}['{member}'].");
         let Some((second, rest)) = rest.split_first() else {
@@ -626,6 +635,7 @@ impl<'a> Context<'a> {
             Val::Missing(what) => Val::Missing(Missing {
                 name: format!("{label}{}", what.name),
                 nearest: what.nearest.map(|near| format!("{label}{near}")),
+                place: None,
             }),
             value => value,
         })
@@ -637,7 +647,7 @@ fn answer(name: &str) -> impl Fn(Option<Value>) -> Val {
 }
 
 fn missing(name: &str) -> Val {
-    Val::Missing(Missing { name: name.to_string(), nearest: None })
+    Val::Missing(Missing { name: name.to_string(), nearest: None, place: None })
 }
 
 /// A part of a finished value.
@@ -674,7 +684,7 @@ fn walk(value: &Value, keys: &[&Key<'_>], name: &str, lenient: bool) -> Val {
                     Key::Name(_) => format!("{}.{near}", path(done)),
                     Key::Value(_) => format!("{}['{near}']", path(done)),
                 });
-                return Val::Missing(Missing { name: path(done + 1), nearest: near });
+                return Val::Missing(Missing { name: path(done + 1), nearest: near, place: None });
             }
         }
     }

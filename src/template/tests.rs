@@ -553,6 +553,9 @@ fn errors_point_into_the_source() {
     let shown = error.diagnostic(text, &span).to_string();
     assert!(shown.contains("site.yml:2:20"), "{shown}");
     assert!(shown.contains("did you mean `name`?"), "{shown}");
+    let text = "{{ nothing | default(nmae, true) }}";
+    let error = Templar::new().render(text, &world()).expect_err("undefined");
+    assert_eq!(error.offset().and_then(|range| text.get(range)), Some("nmae"));
     let document = "x\n{% if yes %}\n{{ nmae }}{% endif %}";
     let error = Templar::new().render(document, &world()).expect_err("undefined");
     assert_eq!(error.offset().and_then(|range| document.get(range)), Some("nmae"));
