@@ -115,7 +115,7 @@ fn inventory(c: &mut Criterion) {
     };
     let read = everything();
     assert_eq!((read.hosts().count(), read.groups().count()), (HOSTS, GROUPS + 2));
-    assert_eq!(read.vars_of("ws0999.example.org", None).unwrap().len(), 11);
+    assert_eq!(read.vars_of("ws0999.example.org", None).unwrap().len(), 12);
     c.bench_function("inventory: 1,000 hosts, 100 groups, all their variables", |b| b.iter(everything));
 
     // What a run makes of it: connections too, and nothing that grows with the square of the hosts.
