@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
-/// Permission bits: `"0644"` or `"u=rw,g=r,o="` is written as a string. A bare number is refused: YAML reads `0644` as
-/// 644 or 420, depending on its version.
+/// Permission bits in octal, as a string: `"0644"` (in a playbook also bare `0644`, which [`crate::yaml`] keeps as text). A
+/// number is refused: a template or JSON may have made 420 of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Mode(pub u32);
 

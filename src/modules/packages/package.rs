@@ -218,7 +218,7 @@ mod tests {
             Op::Download { url: url.into(), path: file.into(), sha256: Some("a".repeat(64)), mode: Some(0o644) };
         assert!(done.iter().any(|action| action.op == expected), "{done:?}");
         assert!(shown(&done).ends_with("package kernel-ml\n+ 4.9.2-1.el7.elrepo\n"));
-        let unpinned = plan(&machine, "package", json!({"name": url})).unwrap();
+        let unpinned = plan(&with(EL7, &[]), "package", json!({"name": url})).unwrap();
         assert_eq!((unpinned.pins[0].path.as_str(), unpinned.warnings.len()), (file, 1));
         assert!(matches!(&unpinned.actions.last().unwrap().op, Op::Run(_)));
         // The file is there, the package was removed again: it is not fetched a second time.
