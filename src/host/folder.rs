@@ -43,8 +43,8 @@ const EMBEDDED: [(&str, &str); 1] = [("centos7-seed", include_str!("../../machin
 pub struct Folder {
     root: PathBuf,
     book: RefCell<Book>,
-    /// Links with their targets, and folders (`None`): what is on the way to almost everything, as far as it was looked
-    /// at since the last operation.
+    /// Where links point, and what is no link (`None`), as far as it was looked at since the last operation. The same few
+    /// folders are on the way to almost everything. Only this is kept: what stands at a path is looked at each time.
     ways: RefCell<HashMap<String, Option<String>>>,
 }
 
@@ -191,9 +191,8 @@ impl Host for Folder {
         let Some(place) = self.place(path) else { return Ok(None) };
         let target = match fs::symlink_metadata(&place) {
             Ok(meta) if meta.is_symlink() => Some(self.raw_read_link(path)?),
-            Ok(meta) if meta.is_dir() => None,
-            Ok(_) => return Ok(None),
-            Err(e) if nothing_there(&e) => return Ok(None),
+            Ok(_) => None,
+            Err(e) if nothing_there(&e) => None,
             Err(e) => return Err(Error::io("look at", path, &e)),
         };
         self.ways.borrow_mut().insert(path.to_string(), target.clone());

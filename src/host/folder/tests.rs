@@ -388,3 +388,20 @@ fn a_machine_json_with_an_unknown_key_is_an_error() {
 fn the_root_of_this_machine_is_refused() {
     assert!(Folder::open("/").is_err_and(|e| e.kind == crate::host::error::ErrorKind::Refused));
 }
+
+#[test]
+fn what_becomes_a_link_is_followed_from_then_on() {
+    let (_dir, machine) = folder(&[("/etc/old/name", "old\n"), ("/etc/new/name", "new\n"), ("/etc/file", "plain\n")]);
+    assert_eq!(machine.read_line("/etc/now/name").unwrap(), None);
+    assert_eq!(machine.read_line("/etc/old/name").unwrap().as_deref(), Some("old"));
+    assert_eq!(machine.read_line("/etc/file").unwrap().as_deref(), Some("plain"));
+    let link = |path: &str, target: &str| Op::Link { path: path.into(), target: target.into() };
+    perform(&machine, &link("/etc/now", "old"));
+    assert_eq!(machine.read_line("/etc/now/name").unwrap().as_deref(), Some("old"));
+    perform(&machine, &link("/etc/now", "/etc/new"));
+    assert_eq!(machine.read_line("/etc/now/name").unwrap().as_deref(), Some("new"));
+    perform(&machine, &link("/etc/file", "now/../old/name"));
+    assert_eq!(machine.read_line("/etc/file").unwrap().as_deref(), Some("old"));
+    perform(&machine, &Op::Remove { path: "/etc/now".into() });
+    assert_eq!(machine.read_line("/etc/now/name").unwrap(), None);
+}
