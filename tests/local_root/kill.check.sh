@@ -36,8 +36,8 @@ sums > /tmp/new
 cat /tmp/new >> /tmp/states
 test -z "$(temporaries)" || die "temporaries: $(temporaries)"
 
-for at in 1:before 1:written 1:renamed 2:written 2:renamed 3:after 4:after 5:after 6:before 6:after 7:written 7:renamed \
-    8:written 8:renamed; do
+for at in 1:before 1:written 1:renamed 2:written 2:renamed 3:after 4:after 5:before 5:after 6:written 6:renamed \
+    7:written 7:renamed 7:after; do
     reset
     code=0
     (export VFIO_PROVISION_FAILPOINT=$at; vp apply /srv/share/kill.yml > /tmp/said 2>&1) || code=$?
@@ -71,13 +71,13 @@ if [ -e /tmp/victim ]; then
 fi
 END
 chmod 755 /tmp/slow/DEBIAN/postinst
-dpkg-deb --build /tmp/slow /srv/share/slow.deb > /tmp/said
+dpkg-deb --build /tmp/slow /srv/share/vp-slow_1.0-1_all.deb > /tmp/said
 cat > /srv/share/slow.yml <<'END'
 - hosts: all
   gather_facts: false
   tasks:
     - package:
-        name: /srv/share/slow.deb
+        name: /srv/share/vp-slow_1.0-1_all.deb
 END
 code=0
 sh -c 'echo $$ > /tmp/victim; exec /srv/bin/vfio-provision apply /srv/share/slow.yml -i /srv/share/inventory' > /tmp/said 2>&1 ||
