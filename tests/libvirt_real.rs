@@ -298,28 +298,28 @@ fn guests_go_only_when_they_may() {
 
 fn networks_hold() {
     for network in [
-        "{name: n, address: 192.168.150.1/24, dhcp: {start: 192.168.150.10, end: 192.168.150.99}}",
-        "{name: n, address: 'fd00:5::1/64', mode: route, bridge: virbr7, domain: lab.example}",
-        "{name: n, mode: isolated}",
-        "{name: n, mode: bridge, bridge: br0}",
-        "{name: n, mode: open, address: 10.9.0.1/16, dhcp: {start: 10.9.0.10, end: 10.9.0.99, \
+        "{name: lab, address: 192.168.150.1/24, dhcp: {start: 192.168.150.10, end: 192.168.150.99}}",
+        "{name: lab, address: 'fd00:5::1/64', mode: route, bridge: virbr7, domain: lab.example}",
+        "{name: lab, mode: isolated}",
+        "{name: lab, mode: bridge, bridge: br0}",
+        "{name: lab, mode: open, address: 10.9.0.1/16, dhcp: {start: 10.9.0.10, end: 10.9.0.99, \
           hosts: [{mac: '52:54:00:AA:00:01', ip: 10.9.0.5, name: win8}]}}",
     ] {
         // Starting one needs dnsmasq, which is not what is tested here.
         let mut parameters = yaml(network);
         parameters["active"] = json!(false);
-        assert!(apply("libvirt_network", &parameters).contains(&"n".to_string()), "{network}");
+        assert!(apply("libvirt_network", &parameters).contains(&"lab".to_string()), "{network}");
         parameters["autostart"] = json!(false);
-        assert_eq!(apply("libvirt_network", &parameters), ["n: autostart"], "{network}");
-        assert_eq!(apply("libvirt_network", &json!({"name": "n", "state": "absent"})), ["n"]);
+        assert_eq!(apply("libvirt_network", &parameters), ["lab: autostart"], "{network}");
+        assert_eq!(apply("libvirt_network", &json!({"name": "lab", "state": "absent"})), ["lab"]);
     }
-    let mut parameters = yaml("{name: n, address: 192.168.150.1/24, active: false}");
+    let mut parameters = yaml("{name: lab, address: 192.168.150.1/24, active: false}");
     apply("libvirt_network", &parameters);
     let uuid = |xml: &str| xml::parse(xml).unwrap().text_at(&["uuid"]);
-    let before = uuid(&virsh(&["net-dumpxml", "n"]));
+    let before = uuid(&virsh(&["net-dumpxml", "lab"]));
     parameters["address"] = json!("192.168.151.1/24");
-    assert_eq!(apply("libvirt_network", &parameters), ["n: ip address"]);
-    assert_eq!(uuid(&virsh(&["net-dumpxml", "n"])), before);
+    assert_eq!(apply("libvirt_network", &parameters), ["lab: ip address"]);
+    assert_eq!(uuid(&virsh(&["net-dumpxml", "lab"])), before);
 }
 
 fn volumes_are_made_once() {

@@ -117,8 +117,9 @@ impl Session {
             }
             staged = plan.staged;
         }
-        // Waiting changes nothing.
-        let changed = outcome.actions.iter().any(|action| !matches!(action.op, Op::Wait(_)));
+        // Waiting changes nothing, and a stamp of our own is nobody's change; acts count even if they show nothing.
+        let counts = |action: &Action| !matches!(action.op, Op::Wait(_)) && (outcome.act || !action.diffs.is_empty());
+        let changed = outcome.actions.iter().any(counts);
         outcome.result.insert("changed".into(), Value::Bool(changed));
         outcome.status = match (changed, self.mode) {
             (false, _) => Status::Ok,

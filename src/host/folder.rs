@@ -15,6 +15,7 @@ mod commit;
 mod txtar;
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,9 @@ const EMBEDDED: [(&str, &str); 1] = [("centos7-seed", include_str!("../../machin
 pub struct Folder {
     root: PathBuf,
     book: RefCell<Book>,
+    /// Links with their targets, and folders (`None`): what is on the way to almost everything, as far as it was looked
+    /// at since the last operation.
+    ways: RefCell<HashMap<String, Option<String>>>,
 }
 
 /// The names of the recorded machines that are part of this program.
@@ -69,7 +73,7 @@ impl Folder {
         }
         commit::finish(&root)?;
         let book = RefCell::new(Book::load(&root)?);
-        Ok(Folder { root, book })
+        Ok(Folder { root, book, ways: RefCell::default() })
     }
 
     /// Serves a folder; one that is empty or not there yet is first filled with the recorded machine of this name.
@@ -180,6 +184,22 @@ impl Host for Folder {
         target.into_os_string().into_string().map_err(|_| Error::failed(format!("the link {path} is not UTF-8")))
     }
 
+    fn raw_link(&self, path: &str) -> Result<Option<String>> {
+        if let Some(known) = self.ways.borrow().get(path) {
+            return Ok(known.clone());
+        }
+        let Some(place) = self.place(path) else { return Ok(None) };
+        let target = match fs::symlink_metadata(&place) {
+            Ok(meta) if meta.is_symlink() => Some(self.raw_read_link(path)?),
+            Ok(meta) if meta.is_dir() => None,
+            Ok(_) => return Ok(None),
+            Err(e) if nothing_there(&e) => return Ok(None),
+            Err(e) => return Err(Error::io("look at", path, &e)),
+        };
+        self.ways.borrow_mut().insert(path.to_string(), target.clone());
+        Ok(target)
+    }
+
     fn raw_read(&self, path: &str) -> Result<Vec<u8>> {
         self.raw_body(path)?.into_bytes(path)
     }
@@ -265,8 +285,9 @@ impl Machine for Folder {
         for (name, unit) in units {
             state.units.entry(name).or_insert(unit);
         }
-        let book = commit::commit(self, state)?;
-        self.book.replace(book);
+        let done = commit::commit(self, state);
+        self.ways.borrow_mut().clear();
+        self.book.replace(done?);
         failpoint::hit(failpoint::Point::After);
         Ok(None)
     }

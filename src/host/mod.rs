@@ -14,6 +14,8 @@ pub mod overlay;
 mod reboot;
 pub mod version;
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 pub use error::{Error, Result};
@@ -139,6 +141,14 @@ pub trait Host {
     fn raw_lstat(&self, path: &str) -> Result<Option<Stat>>;
     /// Where the link at this path points, as written in it.
     fn raw_read_link(&self, path: &str) -> Result<String>;
+    /// Where the link at this path points; `None` when what stands there, if anything, is no link. Every part of every
+    /// path is asked for this, so a machine that knows it more cheaply than by looking twice should say it itself.
+    fn raw_link(&self, path: &str) -> Result<Option<String>> {
+        match self.raw_lstat(path)? {
+            Some(Stat { kind: FileKind::Link, .. }) => self.raw_read_link(path).map(Some),
+            _ => Ok(None),
+        }
+    }
     /// The content of the regular file at this path.
     fn raw_read(&self, path: &str) -> Result<Vec<u8>>;
     /// The names in the folder at this path, sorted.
@@ -196,11 +206,7 @@ pub trait Host {
     }
     /// Where the link at this path points, as written in it; `None` when there is no link.
     fn read_link(&self, path: &str) -> Result<Option<String>> {
-        let path = resolve(self, path, false)?;
-        match self.raw_lstat(&path)? {
-            Some(Stat { kind: FileKind::Link, .. }) => self.raw_read_link(&path).map(Some),
-            _ => Ok(None),
-        }
+        self.raw_link(&resolve(self, path, false)?)
     }
     /// The content of a file, links followed; `None` when there is none.
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
@@ -266,6 +272,9 @@ macro_rules! machine_behind {
             fn raw_read_link(&self, path: &str) -> Result<String> {
                 (**self).raw_read_link(path)
             }
+            fn raw_link(&self, path: &str) -> Result<Option<String>> {
+                (**self).raw_link(path)
+            }
             fn raw_read(&self, path: &str) -> Result<Vec<u8>> {
                 (**self).raw_read(path)
             }
@@ -325,35 +334,39 @@ fn resolve<H: Host + ?Sized>(host: &H, path: &str, follow_last: bool) -> Result<
     if !path.starts_with('/') {
         return Err(Error::failed(format!("`{path}` is not an absolute path")));
     }
-    let mut todo: Vec<String> = path.split('/').rev().map(str::to_string).collect();
-    let mut done: Vec<String> = Vec::new();
+    let mut todo: Vec<Cow<'_, str>> = path.split('/').rev().map(Cow::Borrowed).collect();
+    // What is resolved so far; "" stands for the root.
+    let mut done = String::with_capacity(path.len());
+    let parent = |done: &mut String| done.truncate(done.rfind('/').unwrap_or(0));
     let mut links = 0;
     while let Some(part) = todo.pop() {
-        match part.as_str() {
+        match part.as_ref() {
             "" | "." => continue,
             ".." => {
-                done.pop();
+                parent(&mut done);
                 continue;
             }
-            _ => done.push(part),
+            name => {
+                done.push('/');
+                done.push_str(name);
+            }
         }
         let last = todo.iter().all(|rest| rest.is_empty() || rest == ".");
         if last && !follow_last {
             continue;
         }
-        let here = format!("/{}", done.join("/"));
-        if let Some(Stat { kind: FileKind::Link, .. }) = host.raw_lstat(&here)? {
+        if let Some(target) = host.raw_link(&done)? {
             links += 1;
             if links > MAX_LINKS {
                 return Err(Error::failed(format!("too many links on the way to {path}")));
             }
-            let target = host.raw_read_link(&here)?;
-            done.pop();
             if target.starts_with('/') {
                 done.clear();
+            } else {
+                parent(&mut done);
             }
-            todo.extend(target.split('/').rev().map(str::to_string));
+            todo.extend(target.split('/').rev().map(|part| Cow::Owned(part.to_string())));
         }
     }
-    Ok(format!("/{}", done.join("/")))
+    Ok(if done.is_empty() { "/".into() } else { done })
 }

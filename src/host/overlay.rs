@@ -135,6 +135,15 @@ impl<H: Host> Host for Overlay<H> {
         }
     }
 
+    fn raw_link(&self, path: &str) -> Result<Option<String>> {
+        match self.state.borrow().nodes.get(path) {
+            Some(Node::Link(target)) => return Ok(Some(target.clone())),
+            Some(Node::Gone | Node::File(..) | Node::Folder { .. }) => return Ok(None),
+            Some(Node::Attributes(_)) | None => {}
+        }
+        if self.hidden(path) { Ok(None) } else { self.below.raw_link(path) }
+    }
+
     fn raw_read(&self, path: &str) -> Result<Vec<u8>> {
         match self.node(path) {
             Some(Node::File(body, _)) => body.into_bytes(path),

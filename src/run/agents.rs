@@ -67,7 +67,7 @@ impl Agents {
     ) -> Result<Outcome, Error> {
         // A folder belongs to whoever runs this; root needs nobody to become root.
         let root = rustix::process::geteuid().is_root();
-        let user = user.filter(|user| !self.sandbox && !(root && user.user == "root"));
+        let user = user.filter(|user| !self.sandbox && (!root || user.user != "root"));
         if !self.open.contains_key(&user) {
             let route = user.clone().map_or(Route::InProcess, Route::Child);
             let mut connection = Connection::open(&route, self.hello.clone())?;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use indexmap::IndexMap;
 
 use super::render::Render;
-use super::vars::Raw;
+use super::vars::Stored;
 use super::{HostStart, PlayRun};
 use crate::diag::{Diagnostic, nearest};
 use crate::playbook::{Common, Task};
@@ -43,7 +43,7 @@ const OURS: &[&str] = &[
 pub(super) fn undefined_variables(
     plays: &[PlayRun],
     hosts: &IndexMap<String, HostStart>,
-    extra_vars: &Raw,
+    extra_vars: &Stored,
     render: &Render,
 ) -> Vec<Diagnostic> {
     let mut errors = Vec::new();

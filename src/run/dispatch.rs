@@ -157,7 +157,7 @@ impl HostRun<'_> {
         }
         match text("name") {
             Some(name) => {
-                self.vars.included.insert(name.to_string(), Value::Object(all));
+                self.vars.included.insert(name, Value::Object(all));
             }
             None => self.vars.included.extend(all),
         }
@@ -413,7 +413,7 @@ impl HostRun<'_> {
         match self.vars.facts.get_mut("ansible_facts") {
             Some(Value::Object(known)) => known.extend(plain),
             _ => {
-                self.vars.facts.insert("ansible_facts".into(), Value::Object(plain));
+                self.vars.facts.insert("ansible_facts", Value::Object(plain));
             }
         }
     }

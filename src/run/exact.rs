@@ -29,7 +29,7 @@ pub fn execute(plan: &SavedPlan, settings: &Settings, sink: &Arc<Sink>) -> Resul
         if settings.inventories.is_empty() { plan.inventories.clone() } else { settings.inventories.clone() };
     let inventory = Inventory::load(&inventories)?;
     let render = super::render::Render::default();
-    let none = super::vars::Raw::new();
+    let none = super::vars::Stored::default();
     let mut starts = Vec::new();
     let mut errors = Vec::new();
     for host in &plan.hosts {
@@ -54,6 +54,7 @@ pub fn execute(plan: &SavedPlan, settings: &Settings, sink: &Arc<Sink>) -> Resul
         sink: Arc::clone(sink),
         lock,
         extra_vars: none,
+        shared_magic: inventory.shared_magic().clone().into_iter().collect(),
     };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(settings.forks.clamp(1, starts.len().max(1)))

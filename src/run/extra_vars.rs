@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::dispatch::read_vars;
-use super::vars::Raw;
+use super::vars::Stored;
 use crate::diag::{Diagnostic, Source};
 use crate::yaml;
 
@@ -13,15 +13,15 @@ use crate::yaml;
 ///
 /// # Errors
 /// When one is none of the three forms.
-pub(super) fn parse(given: &[String]) -> Result<Raw, Diagnostic> {
-    let mut vars = Raw::new();
+pub(super) fn parse(given: &[String]) -> Result<Stored, Diagnostic> {
+    let mut vars = Stored::default();
     for text in given {
         vars.extend(one(text)?);
     }
     Ok(vars)
 }
 
-fn one(text: &str) -> Result<Raw, Diagnostic> {
+fn one(text: &str) -> Result<Map<String, Value>, Diagnostic> {
     let trimmed = text.trim();
     if let Some(file) = trimmed.strip_prefix('@') {
         return read_vars(Path::new(file)).map_err(|trouble| Diagnostic::error(format!("--extra-vars: {trouble}")));
@@ -37,7 +37,7 @@ fn one(text: &str) -> Result<Raw, Diagnostic> {
     }
     let words = shlex::split(trimmed)
         .ok_or_else(|| Diagnostic::error(format!("--extra-vars: a quote is not closed in `{trimmed}`")))?;
-    let mut vars = Raw::new();
+    let mut vars = Map::new();
     for word in words {
         let (key, value) = word.split_once('=').ok_or_else(|| {
             Diagnostic::error(format!("--extra-vars: `{word}` is not of the form name=value"))

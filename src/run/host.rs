@@ -44,10 +44,15 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn under(&self, inner: &Common) -> Context {
-        Context { common: inner.under(&self.common), ..self.clone() }
+        self.with(inner.under(&self.common))
     }
 
-    fn into_role(&self, use_: &RoleUse) -> Context {
+    /// The same with other conditions, tags, variables and become.
+    pub(super) fn with(&self, common: Common) -> Context {
+        Context { common, params: self.params.clone(), role: self.role.clone(), words: self.words.clone() }
+    }
+
+    fn in_role(&self, use_: &RoleUse) -> Context {
         let mut inner = use_.common.clone();
         let mut params = self.params.clone();
         params.append(&mut inner.vars);
@@ -114,9 +119,9 @@ impl<'a> HostRun<'a> {
         self.handlers = play.play.all_handlers();
         self.notified.clear();
         self.roles_done.clear();
-        self.vars.magic.insert("ansible_play_hosts".into(), json!(play.hosts));
-        self.vars.magic.insert("ansible_play_name".into(), json!(play.title));
-        self.vars.magic.insert("ansible_check_mode".into(), json!(self.shared.mode == Mode::Plan));
+        self.vars.magic.share("ansible_play_hosts", Arc::clone(&play.host_names));
+        self.vars.magic.insert("ansible_play_name", play.title.as_str());
+        self.vars.magic.insert("ansible_check_mode", self.shared.mode == Mode::Plan);
         let flow = self.whole_play(play);
         if matches!(flow, Flow::Failed { .. }) {
             self.given_up = true;
@@ -210,7 +215,7 @@ impl<'a> HostRun<'a> {
         if !use_.role.head.allow_duplicates && !self.roles_done.insert(use_.identity()) {
             return Flow::Next;
         }
-        let context = context.into_role(use_);
+        let context = context.in_role(use_);
         for dependency in &use_.role.dependencies {
             let flow = self.role(dependency, &context, play);
             if flow != Flow::Next {
@@ -275,7 +280,8 @@ impl<'a> HostRun<'a> {
     /// The variables that a task sees, the strongest first (Ansible's order of precedence).
     pub(super) fn scope<'b>(&'b self, play: &'b PlayRun, context: &'b Context) -> Scope<'b> {
         let mut scope = Scope::default();
-        scope.push(Layer::Final(&self.vars.magic));
+        scope.push(Layer::Known(&self.vars.magic));
+        scope.push(Layer::Known(&self.shared.shared_magic));
         if let Some(words) = &context.words {
             scope.push(Layer::Final(words));
         }
@@ -292,7 +298,7 @@ impl<'a> HostRun<'a> {
         }
         scope.push(Layer::Raw(&self.vars.vars_files));
         scope.push(Layer::Nodes(&play.play.vars));
-        scope.push(Layer::Final(&self.vars.facts));
+        scope.push(Layer::Known(&self.vars.facts));
         scope.push(Layer::Raw(&self.vars.inventory));
         if let Some(role) = &context.role {
             scope.push(Layer::Nodes(&role.defaults));
@@ -320,7 +326,7 @@ impl<'a> HostRun<'a> {
             self.reboot.insert(task, reasons);
         }
         let reasons = self.reboot_reasons();
-        self.vars.magic.insert("vfio_provision_reboot_reasons".into(), json!(reasons));
+        self.vars.magic.insert("vfio_provision_reboot_reasons", json!(reasons));
         self.recap.reboot = reasons;
     }
 }

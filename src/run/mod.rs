@@ -15,6 +15,7 @@ mod tags;
 mod task;
 mod vars;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -30,7 +31,7 @@ use crate::report::{Event, HostRecap, Recap, Sink};
 use host::HostRun;
 use lock::Lock;
 use render::Render;
-use vars::{Layer, Raw, Scope};
+use vars::{Layer, Scope, Stored};
 
 pub use exact::execute as execute_saved;
 pub use list::Lists;
@@ -70,7 +71,9 @@ pub struct Prepared {
     settings: Settings,
     loader: Arc<Mutex<Loader>>,
     plays: Vec<PlayRun>,
-    extra_vars: Raw,
+    extra_vars: Stored,
+    /// The magic variables that all hosts share.
+    shared_magic: Stored,
     hosts: IndexMap<String, HostStart>,
     /// What the user should know and nothing stops for.
     pub warnings: Vec<Diagnostic>,
@@ -78,8 +81,8 @@ pub struct Prepared {
 
 /// What is known of a host before a run.
 struct HostStart {
-    inventory: Raw,
-    magic: Map<String, Value>,
+    inventory: Arc<Stored>,
+    magic: Stored,
     connection: Connection,
     folder: PathBuf,
 }
@@ -89,6 +92,8 @@ struct PlayRun {
     play: Arc<Play>,
     title: String,
     hosts: Vec<String>,
+    /// The same for `ansible_play_hosts`.
+    host_names: Arc<Value>,
     /// All roles it is known to use, for their variables.
     roles: Vec<Arc<RoleUse>>,
 }
@@ -103,7 +108,9 @@ struct Shared {
     render: Render,
     sink: Arc<Sink>,
     lock: Lock,
-    extra_vars: Raw,
+    extra_vars: Stored,
+    /// The magic variables that all hosts share: `groups`, which grows with their number.
+    shared_magic: Stored,
 }
 
 /// What a run leaves.
@@ -141,6 +148,7 @@ pub fn prepare(settings: Settings) -> Result<Prepared, Vec<Diagnostic>> {
     let site = loader.load(&settings.playbooks)?;
     let extra_vars = extra_vars::parse(&settings.extra_vars).map_err(|error| vec![error])?;
     let Site { plays, warnings } = site;
+    let warnings = inventory.warnings().iter().cloned().chain(warnings).collect();
     let render = Render::default();
     let mut errors = Vec::new();
     let mut runs = Vec::new();
@@ -158,6 +166,8 @@ pub fn prepare(settings: Settings) -> Result<Prepared, Vec<Diagnostic>> {
                     Ok(start) => {
                         hosts.insert(name.clone(), start);
                     }
+                    // A file of group_vars that is wrong is wrong for each host of the group.
+                    Err(error) if errors.contains(&error) => {}
                     Err(error) => errors.push(error),
                 }
             }
@@ -176,14 +186,15 @@ pub fn prepare(settings: Settings) -> Result<Prepared, Vec<Diagnostic>> {
         return Err(errors);
     }
     let loader = Arc::new(Mutex::new(loader));
-    Ok(Prepared { settings, loader, plays: runs, extra_vars, hosts, warnings })
+    let shared_magic = inventory.shared_magic().clone().into_iter().collect();
+    Ok(Prepared { settings, loader, plays: runs, extra_vars, shared_magic, hosts, warnings })
 }
 
 fn play_run(
     play: Play,
     settings: &Settings,
     inventory: &Inventory,
-    extra_vars: &Raw,
+    extra_vars: &Stored,
     render: &Render,
 ) -> Result<PlayRun, Diagnostic> {
     let mut scope = Scope::default();
@@ -199,27 +210,29 @@ fn play_run(
     let hosts = inventory
         .matching(&pattern, settings.limit.as_deref())
         .map_err(|error| error.at_if_unknown(&play.hosts.span))?;
-    let hosts = hosts.into_iter().map(|name| name.to_string()).collect();
+    let hosts: Vec<String> = hosts.into_iter().map(|name| name.to_string()).collect();
+    let host_names = Arc::new(json!(hosts));
     let title = match play.name.as_ref().and_then(|node| node.as_str().map(|name| (name, node))) {
         // A name may use what only hosts know; it is only a name.
         Some((name, node)) => text(name, &node.span).unwrap_or_else(|_| name.to_string()),
         None => pattern,
     };
     let roles = play.all_roles();
-    Ok(PlayRun { play: Arc::new(play), title, hosts, roles })
+    Ok(PlayRun { play: Arc::new(play), title, hosts, host_names, roles })
 }
 
 fn host_start(
     name: &str,
     play_folder: Option<&Path>,
     inventory: &Inventory,
-    extra_vars: &Raw,
+    extra_vars: &Stored,
     render: &Render,
 ) -> Result<HostStart, Diagnostic> {
-    let vars: Raw = inventory.vars_of(name, play_folder)?.into_iter().collect();
-    let magic = inventory.magic_of(name);
+    let vars: Stored = inventory.vars_of(name, play_folder)?.into_iter().collect();
+    let magic: Stored = inventory.own_magic_of(name).into_iter().collect();
     let mut scope = Scope::default();
-    scope.push(Layer::Final(&magic));
+    scope.push(Layer::Known(&magic));
+    scope.push(Layer::Final(inventory.shared_magic()));
     scope.push(Layer::Raw(extra_vars));
     scope.push(Layer::Raw(&vars));
     let mut about_connection = Map::new();
@@ -235,7 +248,7 @@ fn host_start(
     }
     let connection = Connection::of(name, &about_connection)?;
     let folder = inventory.folder_of(name);
-    Ok(HostStart { inventory: vars, magic, connection, folder })
+    Ok(HostStart { inventory: Arc::new(vars), magic, connection, folder })
 }
 
 impl Prepared {
@@ -257,8 +270,9 @@ impl Prepared {
             .build()
             .map_err(|e| Diagnostic::error(format!("can't start threads: {e}")))?;
         for play in &self.plays {
+            let meant: HashSet<&str> = play.hosts.iter().map(String::as_str).collect();
             let mut going: Vec<&mut HostRun<'_>> =
-                hosts.values_mut().filter(|host| !host.given_up && play.hosts.contains(&host.name)).collect();
+                hosts.values_mut().filter(|host| !host.given_up && meant.contains(host.name.as_str())).collect();
             let names = going.iter().map(|host| host.name.clone()).collect();
             sink.event(Event::Play { name: play.title.clone(), hosts: names });
             pool.install(|| going.par_iter_mut().for_each(|host| host.play(play)));
@@ -290,6 +304,7 @@ impl Prepared {
             sink: Arc::clone(sink),
             lock: Lock::beside(self.settings.inventories.first().map(PathBuf::as_path))?,
             extra_vars: self.extra_vars.clone(),
+            shared_magic: self.shared_magic.clone(),
         })
     }
 }
@@ -297,10 +312,10 @@ impl Prepared {
 impl HostStart {
     fn begin<'a>(&self, name: &str, shared: &'a Shared) -> HostRun<'a> {
         let mut host = HostRun::new(name, shared);
-        host.vars.inventory = self.inventory.clone();
+        host.vars.inventory = Arc::clone(&self.inventory);
         host.vars.magic = self.magic.clone();
-        host.vars.magic.insert("vfio_provision_reboot_reasons".into(), json!([]));
-        host.vars.magic.insert("omit".into(), render::OMIT.into());
+        host.vars.magic.insert("vfio_provision_reboot_reasons", json!([]));
+        host.vars.magic.insert("omit", render::OMIT);
         host.reach = Some(self.connection.clone());
         host.inventory_folder = self.folder.clone();
         host.recap = HostRecap::default();

@@ -42,7 +42,7 @@ impl HostRun<'_> {
 
     /// Reads the play's `vars_files`; `Some` when the play can't go on.
     pub(super) fn read_vars_files(&mut self, play: &PlayRun, context: &Context) -> Option<Flow> {
-        self.vars.vars_files = Map::new();
+        self.vars.vars_files.clear();
         for node in &play.play.vars_files {
             // A list means: the first that is there.
             let names: Result<Vec<String>, Trouble> = {

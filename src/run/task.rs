@@ -64,7 +64,7 @@ impl HostRun<'_> {
             }
             self.started = true;
         }
-        let context = Context { common, ..context.clone() };
+        let context = context.with(common);
         self.run_task(task, &context, play)
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
@@ -9,17 +10,68 @@ use serde_json::{Map, Value};
 use crate::template::{Lookup, Var};
 use crate::yaml::{Key, Node};
 
-/// Variables as a user wrote them; strings in them may be templates.
-pub type Raw = Map<String, Value>;
+/// Variables that many tasks look at: looking costs no copy.
+#[derive(Clone, Debug, Default)]
+pub struct Stored(IndexMap<String, Arc<Value>>);
+
+impl Stored {
+    /// Sets one.
+    pub fn insert(&mut self, name: impl Into<String>, value: impl Into<Value>) {
+        self.share(name, Arc::new(value.into()));
+    }
+    /// Sets one that is kept elsewhere too.
+    pub fn share(&mut self, name: impl Into<String>, value: Arc<Value>) {
+        self.0.insert(name.into(), value);
+    }
+    /// Is there one of this name?
+    pub fn contains_key(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+    /// One, to change it.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Value> {
+        self.0.get_mut(name).map(Arc::make_mut)
+    }
+    /// All names.
+    pub fn keys(&self) -> impl Iterator<Item = &String> {
+        self.0.keys()
+    }
+    /// Are there none?
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+    fn get(&self, name: &str) -> Option<Arc<Value>> {
+        self.0.get(name).map(Arc::clone)
+    }
+}
+
+impl Extend<(String, Value)> for Stored {
+    fn extend<T: IntoIterator<Item = (String, Value)>>(&mut self, values: T) {
+        self.0.extend(values.into_iter().map(|(name, value)| (name, Arc::new(value))));
+    }
+}
+
+impl FromIterator<(String, Value)> for Stored {
+    fn from_iter<T: IntoIterator<Item = (String, Value)>>(values: T) -> Stored {
+        let mut stored = Stored::default();
+        stored.extend(values);
+        stored
+    }
+}
 
 /// One source of variables.
 #[derive(Clone, Copy)]
 pub enum Layer<'a> {
     /// As the user wrote them: rendered when used.
-    Raw(&'a Raw),
+    Raw(&'a Stored),
     /// Straight from a playbook.
     Nodes(&'a [(Key, Node)]),
     /// Never rendered: facts, what machines said.
+    Known(&'a Stored),
+    /// Likewise; a few that one task alone looks at.
     Final(&'a Map<String, Value>),
     /// Each of its own kind.
     Vars(&'a IndexMap<String, Var>),
@@ -28,7 +80,8 @@ pub enum Layer<'a> {
 impl Layer<'_> {
     fn get(&self, name: &str) -> Option<Var> {
         match self {
-            Layer::Raw(map) => map.get(name).cloned().map(Var::template),
+            Layer::Raw(map) => map.get(name).map(Var::Template),
+            Layer::Known(map) => map.get(name).map(Var::Final),
             Layer::Nodes(nodes) => {
                 nodes.iter().rev().find(|(key, _)| key.name == name).map(|(_, node)| Var::template(node.to_json()))
             }
@@ -39,7 +92,8 @@ impl Layer<'_> {
 
     fn names(&self) -> Vec<String> {
         match self {
-            Layer::Raw(map) | Layer::Final(map) => map.keys().cloned().collect(),
+            Layer::Raw(map) | Layer::Known(map) => map.keys().cloned().collect(),
+            Layer::Final(map) => map.keys().cloned().collect(),
             Layer::Nodes(nodes) => nodes.iter().map(|(key, _)| key.name.clone()).collect(),
             Layer::Vars(map) => map.keys().cloned().collect(),
         }
@@ -92,17 +146,17 @@ impl Lookup for Scope<'_> {
 #[derive(Default)]
 pub struct HostVars {
     /// From the inventory, with group_vars and host_vars.
-    pub inventory: Raw,
+    pub inventory: Arc<Stored>,
     /// `inventory_hostname`, `groups`, …; nobody can override these.
-    pub magic: Map<String, Value>,
+    pub magic: Stored,
     /// What `setup` found.
-    pub facts: Map<String, Value>,
+    pub facts: Stored,
     /// What `set_fact` set and `register` kept.
     pub set: IndexMap<String, Var>,
     /// What `include_vars` read.
-    pub included: Raw,
+    pub included: Stored,
     /// What the play's `vars_files` hold.
-    pub vars_files: Raw,
+    pub vars_files: Stored,
 }
 
 #[cfg(test)]
@@ -114,9 +168,10 @@ mod tests {
     fn the_strongest_source_wins() {
         let weak = json!({"a": 1, "b": 2});
         let strong = json!({"b": 3});
+        let weak: Stored = weak.as_object().unwrap().clone().into_iter().collect();
         let mut scope = Scope::default();
         scope.push(Layer::Final(strong.as_object().unwrap()));
-        scope.push(Layer::Raw(weak.as_object().unwrap()));
+        scope.push(Layer::Raw(&weak));
         assert!(matches!(scope.get("b"), Some(Var::Final(v)) if *v == json!(3)));
         assert!(matches!(scope.get("a"), Some(Var::Template(v)) if *v == json!(1)));
         assert_eq!(scope.names(), ["a", "b"]);

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::error::TemplateError;
 use super::filters::text::{regex, too_slow};
 use super::filters::{Args, flag, needed, needed_text, text_or};
-use super::value::{Num, contains, describe, equal, fail, integer, num, order, text, truth};
+use super::value::{Num, contains, describe, equal, fail, items, num, order, spelled, text, truth};
 
 /// Every test by name.
 pub(super) const NAMES: &[&str] = &[
@@ -82,8 +82,7 @@ pub(super) fn call(name: &str, value: &Value, args: Args) -> Result<bool, Templa
         "version" | "version_compare" => return version(name, value, args),
         "subset" | "issubset" | "superset" | "issuperset" => {
             let [other] = args.bind(name, ["other"])?;
-            let (mine, other) = (list(value, name)?.clone(), needed(other, name, "other")?);
-            let other = list(&other, name)?.clone();
+            let (mine, other) = (items(value.clone())?, items(needed(other, name, "other")?)?);
             let (small, large) = if name.ends_with("subset") { (mine, other) } else { (other, mine) };
             return Ok(small.iter().all(|item| large.iter().any(|known| equal(known, item))));
         }
@@ -120,10 +119,12 @@ pub(super) fn call(name: &str, value: &Value, args: Args) -> Result<bool, Templa
         "sequence" | "iterable" => value.is_array() || value.is_object() || value.is_string(),
         "upper" => letters(char::is_uppercase),
         "lower" => letters(char::is_lowercase),
-        "any" => list(value, name)?.iter().any(truth),
-        "all" => list(value, name)?.iter().all(truth),
-        "even" | "odd" => match integer(value) {
-            Some(number) => (number % 2 == 0) == (name == "even"),
+        "any" => items(value.clone())?.iter().any(truth),
+        "all" => items(value.clone())?.iter().all(truth),
+        "even" | "odd" => match num(value) {
+            Some(Num::Int(number)) => (number.rem_euclid(2) == 0) == (name == "even"),
+            #[allow(clippy::float_cmp)]
+            Some(Num::Float(number)) => number.rem_euclid(2.0) == if name == "even" { 0.0 } else { 1.0 },
             None => return fail(format!("`is {name}` needs a whole number, not {}", describe(value))),
         },
         "failed" | "failure" => result(value, name, "failed")?,
@@ -134,10 +135,6 @@ pub(super) fn call(name: &str, value: &Value, args: Args) -> Result<bool, Templa
         "reachable" => !result(value, name, "unreachable")?,
         other => return fail(format!("there is no test `{other}`")),
     })
-}
-
-fn list<'a>(value: &'a Value, name: &str) -> Result<&'a Vec<Value>, TemplateError> {
-    value.as_array().ok_or_else(|| TemplateError::failed(format!("`is {name}` needs a list, not {}", describe(value))))
 }
 
 /// A flag of a registered result; of a loop's result, of any of its items.
@@ -166,8 +163,9 @@ fn two(name: &str, value: &Value, args: Args) -> Result<bool, TemplateError> {
         "contains" => contains(value, &other)?,
         "sameas" => *value == other,
         _ => match (num(value), num(&other)) {
-            (_, Some(Num::Int(0))) => return fail("division by zero"),
+            (_, Some(y)) if y.float() == 0.0 => return fail("division by zero"),
             (Some(Num::Int(x)), Some(Num::Int(y))) => x % y == 0,
+            (Some(x), Some(y)) => x.float() % y.float() == 0.0,
             _ => return fail(format!("`is {name}` needs whole numbers, not {}", describe(value))),
         },
     })
@@ -184,7 +182,7 @@ fn pattern(name: &str, value: &Value, args: Args) -> Result<bool, TemplateError>
         other => return fail(format!("`match_type` is search, match or fullmatch, not `{other}`")),
     };
     let regex = regex(&pattern, flag(ignore, false), flag(multiline, false))?;
-    regex.is_match(&text(value)).map_err(|e| too_slow(&e))
+    regex.is_match(&spelled(value)).map_err(|e| too_slow(&e))
 }
 
 /// `is version('7.2', '>=')`: numbers compared as numbers, letters as letters.

@@ -17,7 +17,7 @@ use tera::{Kwargs, State, Tera};
 
 use super::ast::Expr;
 use super::error::TemplateError;
-use super::eval::{Context, Shared};
+use super::eval::{Context, Shared, Written};
 use super::text::{Piece, Tag};
 use super::value::{MOST_TEXT, items, object, text, truth};
 use super::{Compiled, Lookup, Templar, Var};
@@ -31,6 +31,8 @@ pub(super) struct Document {
     slots: Vec<Slot>,
     /// Names that loops and `set` give values to.
     set: HashSet<String>,
+    /// What is written may go into a `set` block instead of the result.
+    captures: bool,
 }
 
 impl std::fmt::Debug for Document {
@@ -70,6 +72,7 @@ fn local(name: &str) -> String {
 impl Document {
     pub fn new(pieces: Vec<Piece>) -> Result<Document, TemplateError> {
         let mut set = HashSet::new();
+        let captures = pieces.iter().any(|piece| matches!(piece, Piece::Tag(Tag::Capture(_), _)));
         for piece in &pieces {
             match piece {
                 Piece::Tag(Tag::For { names, .. }, _) => set.extend(names.iter().cloned()),
@@ -88,7 +91,7 @@ impl Document {
         tera.add_raw_template(NAME, &builder.source).map_err(|error| {
             TemplateError::failed(format!("Tera can't read the template: {}", first_line(&error.to_string())))
         })?;
-        Ok(Document { tera, texts: builder.texts, slots: builder.slots, set: builder.set })
+        Ok(Document { tera, texts: builder.texts, slots: builder.slots, set: builder.set, captures })
     }
 
     /// The expressions, and whether each is evaluated for certain.
@@ -350,6 +353,17 @@ struct Frame {
     snapshot: Snapshot,
     shared: Shared,
     error: RefCell<Option<TemplateError>>,
+    /// The value that was written, as long as it is the only one.
+    single: RefCell<Single>,
+}
+
+/// Whether one single value was written.
+#[derive(Default)]
+enum Single {
+    #[default]
+    None,
+    One(Value),
+    Many,
 }
 
 thread_local! {
@@ -383,7 +397,7 @@ impl io::Write for Output {
 }
 
 /// Renders a document with the variables of a context.
-pub(super) fn render(document: &Arc<Document>, context: &Context<'_>) -> Result<String, TemplateError> {
+pub(super) fn render(document: &Arc<Document>, context: &Context<'_>) -> Result<Written, TemplateError> {
     if FRAMES.with_borrow(Vec::len) > 8 {
         return Err(TemplateError::failed("too many templates within one another"));
     }
@@ -393,6 +407,7 @@ pub(super) fn render(document: &Arc<Document>, context: &Context<'_>) -> Result<
         snapshot: Snapshot::of(document, context.templar, context.scope),
         shared: context.shared.deeper(),
         error: RefCell::new(None),
+        single: RefCell::default(),
     });
     FRAMES.with_borrow_mut(|frames| frames.push(Rc::clone(&frame)));
     let pop = Pop;
@@ -409,8 +424,23 @@ pub(super) fn render(document: &Arc<Document>, context: &Context<'_>) -> Result<
         }
         (Err(error), None) => Err(TemplateError::failed(first_line(&error.to_string()).to_string())),
         (Ok(()), None) => {
-            String::from_utf8(output.0).map_err(|_| TemplateError::failed("the result is not text (UTF-8)"))
+            let written =
+                String::from_utf8(output.0).map_err(|_| TemplateError::failed("the result is not text (UTF-8)"))?;
+            let value = if document.captures { Single::Many } else { frame.single.take() };
+            Ok(single(value, written))
         }
+    }
+}
+
+/// Keeps the type of a value that is all that was written, but for white space.
+fn single(single: Single, written: String) -> Written {
+    let Single::One(value) = single else { return Written::Text(written) };
+    let shown = text(&value);
+    match written.split_once(&shown) {
+        Some((before, after)) if before.trim().is_empty() && after.trim().is_empty() && !value.is_string() => {
+            Written::Single(before.to_string(), value, after.to_string())
+        }
+        _ => Written::Text(written),
     }
 }
 
@@ -439,8 +469,16 @@ static ENGINE: LazyLock<Tera> = LazyLock::new(|| {
     });
     tera.register_function("o", |kwargs: Kwargs, state: &State| {
         with_slot(&kwargs, state, |context, slot| {
-            let out = text(&context.value(&slot.expr)?);
+            let value = context.value(&slot.expr)?;
+            let out = text(&value);
             context.shared.work(out.len() / 64)?;
+            FRAMES.with_borrow(|frames| {
+                if let Some(frame) = frames.last() {
+                    let before = frame.single.take();
+                    *frame.single.borrow_mut() =
+                        if matches!(before, Single::None) { Single::One(value) } else { Single::Many };
+                }
+            });
             Ok(tera::Value::from(out))
         })
     });

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -12,7 +13,8 @@ use super::filters::list::index;
 use super::filters::{self, Args};
 use super::text::Piece;
 use super::value::{
-    Num, Outcome, arithmetic, contains, describe, equal, fail, integer, num, order, room, room_for_items, text, truth,
+    Num, Outcome, arithmetic, contains, describe, equal, fail, integer, num, order, room, room_for_items, spelled,
+    text, truth,
 };
 use super::{Compiled, Lookup, Templar, Var, checks, document, functions, has_template, methods};
 use crate::diag::nearest;
@@ -66,6 +68,8 @@ pub(super) enum Val {
 pub(super) struct Missing {
     pub name: String,
     pub nearest: Option<String>,
+    /// Where it was asked for, deeper than the expression that gives it.
+    pub place: Option<Range<usize>>,
 }
 
 /// One step of `a.b['c']`.
@@ -97,6 +101,22 @@ impl Key<'_> {
     }
 }
 
+/// What a template gave.
+pub(super) enum Written {
+    Text(String),
+    /// A single value, and the white space around it.
+    Single(String, Value, String),
+}
+
+/// With as many newlines at the end as the template has: Jinja eats those behind a tag, Ansible puts them back.
+fn ended(mut text: String, template: &str) -> Result<String, TemplateError> {
+    let newlines = |text: &str| text.len() - text.trim_end_matches('\n').len();
+    let missing = newlines(template).saturating_sub(newlines(&text));
+    room(text.len() + missing)?;
+    text.extend(std::iter::repeat_n('\n', missing));
+    Ok(text)
+}
+
 /// One text's view of the variables.
 pub(super) struct Context<'a> {
     pub templar: &'a Templar,
@@ -115,28 +135,33 @@ impl<'a> Context<'a> {
 
     /// A text's value; one that is a single `{{ … }}` keeps its type.
     pub fn render(&self, source: &str) -> Outcome {
-        match &*self.templar.compiled(source)? {
-            Compiled::Single { before, expr, after } => {
-                let value = self.value(expr)?;
+        match self.write(&*self.templar.compiled(source)?)? {
+            Written::Text(text) => ended(text, source).map(Value::String),
+            Written::Single(before, value, after) => {
                 let bare = before.is_empty() && after.is_empty();
                 if bare || value.is_array() || value.is_object() {
                     return Ok(value);
                 }
-                Ok(Value::String(format!("{before}{}{after}", text(&value))))
+                ended(format!("{before}{}{after}", text(&value)), source).map(Value::String)
             }
-            compiled => self.write(compiled).map(Value::String),
         }
     }
 
-    /// A text as text, whatever it is made of.
-    pub fn render_text(&self, source: &str) -> Result<String, TemplateError> {
-        self.write(&*self.templar.compiled(source)?)
+    /// A file's text, whatever it is made of.
+    pub fn render_file(&self, source: &str) -> Result<String, TemplateError> {
+        let written = match self.write(&*self.templar.compiled_file(source)?)? {
+            Written::Text(text) => text,
+            Written::Single(before, value, after) => format!("{before}{}{after}", text(&value)),
+        };
+        ended(written, source)
     }
 
-    fn write(&self, compiled: &Compiled) -> Result<String, TemplateError> {
+    fn write(&self, compiled: &Compiled) -> Result<Written, TemplateError> {
         match compiled {
-            Compiled::Plain(plain) => Ok(plain.clone()),
-            Compiled::Single { before, expr, after } => Ok(format!("{before}{}{after}", text(&self.value(expr)?))),
+            Compiled::Plain(plain) => Ok(Written::Text(plain.clone())),
+            Compiled::Single { before, expr, after } => {
+                Ok(Written::Single(before.clone(), self.value(expr)?, after.clone()))
+            }
             Compiled::Pieces(pieces) => {
                 let mut out = String::new();
                 for piece in pieces {
@@ -147,7 +172,7 @@ impl<'a> Context<'a> {
                     }
                     room(out.len())?;
                 }
-                Ok(out)
+                Ok(Written::Text(out))
             }
             Compiled::Document(document) => document::render(document, self),
         }
@@ -209,8 +234,8 @@ impl<'a> Context<'a> {
     pub fn value(&self, expr: &Expr) -> Outcome {
         match self.eval(expr, false)? {
             Val::Is(value) => Ok(value),
-            Val::Missing(Missing { name, nearest }) => {
-                Err(TemplateError::Undefined { name, nearest, offset: Some(expr.range()) })
+            Val::Missing(Missing { name, nearest, place }) => {
+                Err(TemplateError::Undefined { name, nearest, offset: Some(place.unwrap_or_else(|| expr.range())) })
             }
         }
     }
@@ -225,7 +250,13 @@ impl<'a> Context<'a> {
         self.shared.depth.set(depth + 1);
         let result = self.node(expr, lenient);
         self.shared.depth.set(depth);
-        result.map_err(|error| error.at(&expr.range()))
+        match result {
+            Ok(Val::Missing(mut what)) => {
+                what.place.get_or_insert_with(|| expr.range());
+                Ok(Val::Missing(what))
+            }
+            result => result.map_err(|error| error.at(&expr.range())),
+        }
     }
 
     fn node(&self, expr: &Expr, lenient: bool) -> Result<Val, TemplateError> {
@@ -256,8 +287,7 @@ impl<'a> Context<'a> {
             Kind::Dict(pairs) => {
                 let pairs = pairs.iter().map(|(key, value)| {
                     let key = self.value(key)?;
-                    let key = if key.is_null() { "None".to_string() } else { text(&key) };
-                    Ok((key, self.value(value)?))
+                    Ok((spelled(&key), self.value(value)?))
                 });
                 pairs.collect::<Result<Map<_, _>, TemplateError>>().map(Value::Object)
             }
@@ -278,8 +308,7 @@ impl<'a> Context<'a> {
             Kind::Concat(parts) => {
                 let mut out = String::new();
                 for part in parts {
-                    let value = self.value(part)?;
-                    out.push_str(&if value.is_null() { "None".into() } else { text(&value) });
+                    out.push_str(&spelled(&self.value(part)?));
                     room(out.len())?;
                 }
                 Ok(Value::String(out))
@@ -533,7 +562,7 @@ impl<'a> Context<'a> {
                 let names = if lenient { Vec::new() } else { self.scope.names() };
                 let locals = self.locals.iter().map(|(name, _)| name.as_str());
                 let near = nearest(name, names.iter().map(String::as_str).chain(locals)).map(str::to_string);
-                Ok(Val::Missing(Missing { name: name.to_string(), nearest: near }))
+                Ok(Val::Missing(Missing { name: name.to_string(), nearest: near, place: None }))
             }
         }
     }
@@ -595,7 +624,7 @@ impl<'a> Context<'a> {
             let names = if lenient { Vec::new() } else { scopes.names() };
             let near = nearest(&member, names.iter().map(String::as_str));
             let near = near.map(|near| format!("{name}['{near}']"));
-            return Ok(Val::Missing(Missing { name: format!("{name}['{member}']"), nearest: near }));
+            return Ok(Val::Missing(Missing { name: format!("{name}['{member}']"), nearest: near, place: None }));
         };
         let label = format!("{name}['{member}'].");
         let Some((second, rest)) = rest.split_first() else {
@@ -606,6 +635,7 @@ impl<'a> Context<'a> {
             Val::Missing(what) => Val::Missing(Missing {
                 name: format!("{label}{}", what.name),
                 nearest: what.nearest.map(|near| format!("{label}{near}")),
+                place: None,
             }),
             value => value,
         })
@@ -617,7 +647,7 @@ fn answer(name: &str) -> impl Fn(Option<Value>) -> Val {
 }
 
 fn missing(name: &str) -> Val {
-    Val::Missing(Missing { name: name.to_string(), nearest: None })
+    Val::Missing(Missing { name: name.to_string(), nearest: None, place: None })
 }
 
 /// A part of a finished value.
@@ -654,7 +684,7 @@ fn walk(value: &Value, keys: &[&Key<'_>], name: &str, lenient: bool) -> Val {
                     Key::Name(_) => format!("{}.{near}", path(done)),
                     Key::Value(_) => format!("{}['{near}']", path(done)),
                 });
-                return Val::Missing(Missing { name: path(done + 1), nearest: near });
+                return Val::Missing(Missing { name: path(done + 1), nearest: near, place: None });
             }
         }
     }

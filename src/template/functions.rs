@@ -97,7 +97,7 @@ fn lookup(context: &Context<'_>, mut args: Args) -> Result<Vec<Value>, TemplateE
             "template" => {
                 let source = read(context, &term)?;
                 args.clone().none("lookup('template')")?;
-                context.render_text(&source).map(Value::String).map_err(|error| error.inside(&term))
+                context.render_file(&source).map(Value::String).map_err(|error| error.inside(&term))
             }
             "vars" => {
                 let [default] = args.clone().bind("lookup('vars')", ["default"])?;

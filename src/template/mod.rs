@@ -34,7 +34,7 @@ use ast::{Expr, Kind};
 use document::Document;
 pub use error::TemplateError;
 use eval::{Context, Shared};
-use text::Piece;
+use text::{Origin, Piece};
 
 /// A variable as a scope knows it.
 #[derive(Clone)]
@@ -126,6 +126,7 @@ pub struct Templar {
 #[derive(Default)]
 struct Shelf {
     texts: RwLock<Cached<Compiled>>,
+    files: RwLock<Cached<Compiled>>,
     expressions: RwLock<Cached<Expr>>,
 }
 
@@ -155,8 +156,9 @@ impl Templar {
         Templar::default()
     }
 
-    /// Renders a text. One that is a single `{{ … }}` keeps the type of its value; if there is white space around it, that is
-    /// kept with a scalar and dropped around a list or a mapping. Everything else is text.
+    /// Renders a text. One that is a single `{{ … }}` keeps the type of its value, and so does one whose tags leave a single one;
+    /// if there is white space around it, that is kept with a scalar and dropped around a list or a mapping. Everything else is
+    /// text, and ends with as many newlines as the template.
     pub fn render(&self, text: &str, scope: &dyn Lookup) -> Result<Value, TemplateError> {
         if !has_template(text) {
             return Ok(Value::String(text.to_string()));
@@ -199,15 +201,21 @@ impl Templar {
         Context::new(self, scope, &shared).value(&expr)
     }
 
-    /// Renders a whole file as text, for the `template` module; nothing is escaped.
+    /// Renders a whole file as text, for the `template` module; nothing is escaped. In its strings `\` begins an escape; in those of
+    /// [`Self::render`] it is itself, since YAML has read its escapes already (`regex_replace('a(.)', '\1')`).
     pub fn render_file(&self, text: &str, scope: &dyn Lookup) -> Result<String, TemplateError> {
         let shared = Shared::default();
-        Context::new(self, scope, &shared).render_text(text)
+        Context::new(self, scope, &shared).render_file(text)
     }
 
     /// Whether a text can be read as a template.
     pub fn check(&self, text: &str) -> Result<(), TemplateError> {
         self.compiled(text).map(|_| ())
+    }
+
+    /// Whether a file can be read as a template.
+    pub fn check_file(&self, text: &str) -> Result<(), TemplateError> {
+        self.compiled_file(text).map(|_| ())
     }
 
     /// Whether a text can be read as an expression.
@@ -258,12 +266,16 @@ impl Templar {
     }
 
     fn compiled(&self, text: &str) -> Result<Arc<Compiled>, TemplateError> {
-        cached(&self.shelf.texts, text, || compile(text))
+        cached(&self.shelf.texts, text, || compile(text, Origin::Yaml))
+    }
+
+    fn compiled_file(&self, text: &str) -> Result<Arc<Compiled>, TemplateError> {
+        cached(&self.shelf.files, text, || compile(text, Origin::File))
     }
 }
 
-fn compile(text: &str) -> Result<Compiled, TemplateError> {
-    let pieces = text::pieces(text)?;
+fn compile(text: &str, origin: Origin) -> Result<Compiled, TemplateError> {
+    let pieces = text::pieces(text, origin)?;
     let blank = |piece: &Piece| matches!(piece, Piece::Text(text) if text.trim().is_empty());
     let spoken = || pieces.iter().filter(|piece| !blank(piece));
     if let (Some(Piece::Output(expr)), 1) = (spoken().next(), spoken().count()) {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::ast::{Arguments, Comparison, Expr, Kind, Operator};
 use super::error::TemplateError;
-use super::token::{Token, Word, tokens};
+use super::token::{Backslash, Token, Word, tokens};
 use super::{checks, filters, functions, methods};
 use crate::diag::nearest;
 
@@ -22,7 +22,7 @@ type Parsed = Result<Expr, TemplateError>;
 
 /// A whole text as one expression.
 pub(super) fn expression(text: &str) -> Parsed {
-    let read = tokens(text, 0, None)?;
+    let read = tokens(text, 0, None, Backslash::Escape)?;
     let mut parser = Parser::new(&read.tokens, text.len());
     let expr = parser.tuple()?;
     parser.end()?;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::ast::Expr;
 use super::error::TemplateError;
 use super::parse::Parser;
-use super::token::{Tokens, tokens};
+use super::token::{Backslash, Tokens, tokens};
 use crate::diag::nearest;
 
 /// A part of a template.
@@ -67,9 +67,14 @@ struct Space {
     lstrip_blocks: bool,
 }
 
+impl Space {
+    const ANSIBLE: Space = Space { trim_blocks: true, lstrip_blocks: false };
+}
+
 struct Reader<'a> {
     text: &'a str,
     at: usize,
+    origin: Origin,
     space: Space,
     pieces: Vec<Piece>,
     /// `-%}` was read: the white space that follows goes.
@@ -78,10 +83,19 @@ struct Reader<'a> {
     newline: bool,
 }
 
+/// Where a template comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A text in YAML.
+    Yaml,
+    /// A file of its own.
+    File,
+}
+
 /// Takes a template apart.
-pub(super) fn pieces(text: &str) -> Result<Vec<Piece>, TemplateError> {
-    let (space, start) = header(text)?;
-    let mut reader = Reader { text, at: start, space, pieces: Vec::new(), strip: false, newline: false };
+pub(super) fn pieces(text: &str, origin: Origin) -> Result<Vec<Piece>, TemplateError> {
+    let (space, start) = if origin == Origin::File { header(text)? } else { (Space::ANSIBLE, 0) };
+    let mut reader = Reader { text, at: start, origin, space, pieces: Vec::new(), strip: false, newline: false };
     reader.read()?;
     nesting(&reader.pieces)?;
     Ok(reader.pieces)
@@ -89,7 +103,7 @@ pub(super) fn pieces(text: &str) -> Result<Vec<Piece>, TemplateError> {
 
 /// The `#jinja2:` line that may open a file.
 fn header(text: &str) -> Result<(Space, usize), TemplateError> {
-    let mut space = Space { trim_blocks: true, lstrip_blocks: false };
+    let mut space = Space::ANSIBLE;
     let Some(rest) = text.strip_prefix("#jinja2:") else { return Ok((space, 0)) };
     let line = rest.split('\n').next().unwrap_or("");
     for setting in line.trim_end().split(',') {
@@ -131,7 +145,8 @@ impl Reader<'_> {
             self.at = start + skip;
             match mark {
                 "{{" => {
-                    let read = tokens(self.text, self.at, Some("}}"))?;
+                    let backslash = if self.origin == Origin::Yaml { Backslash::Plain } else { Backslash::Escape };
+                    let read = tokens(self.text, self.at, Some("}}"), backslash)?;
                     let mut parser = Parser::new(&read.tokens, read.end - 2);
                     let expr = parser.tuple()?;
                     parser.end()?;
@@ -143,7 +158,7 @@ impl Reader<'_> {
                         self.push_raw(body);
                         continue;
                     }
-                    let read = tokens(self.text, self.at, Some("%}"))?;
+                    let read = tokens(self.text, self.at, Some("%}"), Backslash::Escape)?;
                     let tag = tag(&read, start)?;
                     self.pieces.push(Piece::Tag(tag, start..read.end));
                     self.close(&read, true);

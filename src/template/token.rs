@@ -35,8 +35,22 @@ pub(super) struct Tokens {
     pub mark: Option<char>,
 }
 
+/// What a backslash in a string is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Backslash {
+    /// The beginning of an escape, as in Python: in conditions, in tags, in template files.
+    Escape,
+    /// Itself. Between the `{{ }}` of a text in YAML, where YAML has read the escapes already: `'\1'` is a back-reference.
+    Plain,
+}
+
 /// Reads from `start` up to the closing mark (`}}` or `%}`), or to the end of the text where there is none to come.
-pub(super) fn tokens(text: &str, start: usize, close: Option<&str>) -> Result<Tokens, TemplateError> {
+pub(super) fn tokens(
+    text: &str,
+    start: usize,
+    close: Option<&str>,
+    backslash: Backslash,
+) -> Result<Tokens, TemplateError> {
     let mut tokens: Vec<Token> = Vec::new();
     let mut at = start;
     let mut open: Vec<(char, usize)> = Vec::new();
@@ -60,7 +74,8 @@ pub(super) fn tokens(text: &str, start: usize, close: Option<&str>) -> Result<To
             }
         }
         let (word, length) = if first == '"' || first == '\'' {
-            string(rest, first).map_err(|(message, length)| TemplateError::syntax(message, at..at + length))?
+            string(rest, first, backslash)
+                .map_err(|(message, length)| TemplateError::syntax(message, at..at + length))?
         } else if first.is_ascii_digit() {
             number(rest).map_err(|(message, length)| TemplateError::syntax(message, at..at + length))?
         } else if first == '_' || first.is_alphabetic() {
@@ -111,7 +126,7 @@ fn balance(sign: &str, at: usize, open: &mut Vec<(char, usize)>) -> Result<(), T
 }
 
 /// A string in Python's way: unknown escapes such as `\d` stay as they are.
-fn string(rest: &str, quote: char) -> Result<(Word, usize), (String, usize)> {
+fn string(rest: &str, quote: char, backslash: Backslash) -> Result<(Word, usize), (String, usize)> {
     let mut out = String::new();
     let mut chars = rest.char_indices().skip(1);
     while let Some((at, c)) = chars.next() {
@@ -123,6 +138,10 @@ fn string(rest: &str, quote: char) -> Result<(Word, usize), (String, usize)> {
             continue;
         }
         let Some((at, c)) = chars.next() else { break };
+        if backslash == Backslash::Plain {
+            out.extend(['\\', c]);
+            continue;
+        }
         match c {
             '\n' => {}
             '\\' | '\'' | '"' => out.push(c),

@@ -223,11 +223,17 @@ pub(super) fn arithmetic(operator: Operator, a: &Value, b: &Value) -> Outcome {
         (Subtract, x, y) => Num::Float(x.float() - y.float()),
         (Multiply, x, y) => Num::Float(x.float() * y.float()),
         (FloorDivide | Remainder, _, y) if y.float() == 0.0 => return Err(zero()),
-        (FloorDivide, x, y) => Num::Float((x.float() / y.float()).floor()),
-        (Remainder, x, y) => Num::Float(x.float() - y.float() * (x.float() / y.float()).floor()),
+        (FloorDivide, x, y) => Num::Float(((x.float() - remainder(x.float(), y.float())) / y.float()).round()),
+        (Remainder, x, y) => Num::Float(remainder(x.float(), y.float())),
         (Power, x, y) => Num::Float(x.float().powf(y.float())),
     };
     result.value()
+}
+
+/// The remainder with the divisor's sign.
+pub(super) fn remainder(x: f64, y: f64) -> f64 {
+    let rest = x % y;
+    if rest != 0.0 && (rest < 0.0) != (y < 0.0) { rest + y } else { rest }
 }
 
 fn repeated(what: &Value, times: &Value) -> Outcome {
@@ -265,6 +271,11 @@ pub(super) fn text(value: &Value) -> String {
         Value::Null => String::new(),
         other => repr(other),
     }
+}
+
+/// A value as Python's `str` has it, `None` for none too: what filters work on.
+pub(super) fn spelled(value: &Value) -> String {
+    if value.is_null() { "None".to_string() } else { text(value) }
 }
 
 /// A value as Python's `repr` has it: inside lists and mappings.

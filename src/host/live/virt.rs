@@ -36,10 +36,8 @@ fn words(kind: VirtKind) -> Words {
 }
 
 fn virsh(host: &Live, arguments: &[&str]) -> Result<Option<Output>> {
-    // The person's own choice of a hypervisor counts; without one it is the system's.
-    let chosen = std::env::var("LIBVIRT_DEFAULT_URI").ok().filter(|uri| !uri.is_empty());
-    let uri = chosen.as_deref().unwrap_or("qemu:///system");
-    let argv: Vec<&str> = ["virsh", "-q", "-c", uri].iter().chain(arguments).copied().collect();
+    // What is defined is defined in the system instance; what is read must be the same, whatever a shell prefers.
+    let argv: Vec<&str> = ["virsh", "-q", "-c", "qemu:///system"].iter().chain(arguments).copied().collect();
     Ok(host.query(&argv)?.filter(|output| output.code == 0))
 }
 

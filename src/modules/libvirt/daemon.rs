@@ -289,8 +289,7 @@ mod tests {
         machine(&[("/etc/os-release", os), ("/etc/libvirt/qemu.conf", CONF), ("/var/lib/", "")])
     }
 
-    fn running(name: &str) -> Unit {
-        let _ = name;
+    fn running() -> Unit {
         Unit { exists: true, enabled: "enabled".to_string(), active: true }
     }
 
@@ -321,7 +320,7 @@ mod tests {
     #[test]
     fn a_restart_that_was_missed_is_made_up_for() {
         let host = host("ID=debian\nVERSION_ID=12\n");
-        host.put_unit("libvirtd.service", running("libvirtd")).unwrap();
+        host.put_unit("libvirtd.service", running()).unwrap();
         let parameters = json!({"packages": [], "settings": {"user": "root"}});
         let next = plan(&host, "libvirt", parameters.clone()).unwrap();
         // Killed after the file was written: the first two actions only.
@@ -340,14 +339,14 @@ mod tests {
         let fedora = host("ID=fedora\nVERSION_ID=41\n");
         assert!(units(&fedora, json!({})).contains("unit virtqemud.socket"));
         let old = host("ID=fedora\nVERSION_ID=41\n");
-        old.put_unit("libvirtd.service", running("libvirtd")).unwrap();
+        old.put_unit("libvirtd.service", running()).unwrap();
         assert_eq!(units(&old, json!({"packages": []})), "");
         let error = plan(&old, "libvirt", json!({"packages": [], "daemons": "modular"})).unwrap_err();
         assert!(error.to_string().contains("libvirtd is in use"), "{error}");
         // Debian's daemon ends by itself and waits behind its socket.
         let debian = host("ID=debian\nVERSION_ID=12\n");
-        debian.put_unit("libvirtd.service", Unit { active: false, ..running("") }).unwrap();
-        debian.put_unit("libvirtd.socket", running("")).unwrap();
+        debian.put_unit("libvirtd.service", Unit { active: false, ..running() }).unwrap();
+        debian.put_unit("libvirtd.socket", running()).unwrap();
         assert_eq!(units(&debian, json!({"packages": []})), "");
     }
 

@@ -112,8 +112,11 @@ fn fits(pattern: &str, machine: &str) -> bool {
     }
 }
 
+/// Descriptors with their paths.
+type Valid = Vec<(String, Descriptor)>;
+
 /// All valid descriptors, in the order in which they are tried; and the names of those that can't be read.
-fn all(host: &dyn Host) -> Result<(Vec<(String, Descriptor)>, Vec<String>)> {
+fn all(host: &dyn Host) -> Result<(Valid, Vec<String>)> {
     let mut paths: IndexMap<String, String> = IndexMap::new();
     for folder in FOLDERS {
         for name in host.list(folder)? {

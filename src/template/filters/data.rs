@@ -3,11 +3,11 @@
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 
+use super::text::written;
 use super::{Args, flag, needed, needed_text, text_or, whole, yaml};
-use crate::template::ast::Operator;
 use crate::template::error::TemplateError;
 use crate::template::value::{
-    Num, Outcome, arithmetic, describe, equal, fail, float, items, mapping, num, object, room, text as as_text, truth,
+    Num, Outcome, describe, equal, fail, float, items, mapping, num, object, room, spelled, text as as_text, truth,
 };
 
 pub(super) fn call(name: &str, input: Value, args: Args) -> Outcome {
@@ -27,9 +27,7 @@ pub(super) fn call(name: &str, input: Value, args: Args) -> Outcome {
             }
         }
         "bool" => args.none(name).map(|()| Value::Bool(boolean(&input))),
-        "string" => {
-            args.none(name).map(|()| Value::String(if input.is_null() { "None".into() } else { as_text(&input) }))
-        }
+        "string" => args.none(name).map(|()| Value::String(spelled(&input))),
         "int" => int(&input, args),
         "float" => {
             let [default] = args.bind(name, ["default"])?;
@@ -44,11 +42,9 @@ pub(super) fn call(name: &str, input: Value, args: Args) -> Outcome {
         "round" => round(&input, args),
         "pow" => {
             let [power] = args.bind(name, ["power"])?;
-            match arithmetic(Operator::Power, &input, &needed(power, name, "power")?)? {
-                Value::Number(n) if n.is_f64() => Ok(Value::Number(n)),
-                // Ansible's `pow` calculates with decimals.
-                other => num(&other).map_or(Ok(Value::Null), |n| Num::Float(n.float()).value()),
-            }
+            // Ansible's `pow` calculates with decimals.
+            let power = decimal(&needed(power, name, "power")?, name)?;
+            Num::Float(decimal(&input, name)?.powf(power)).value()
         }
         "root" => {
             let [base] = args.bind(name, ["base"])?;
@@ -106,17 +102,19 @@ pub(super) fn call(name: &str, input: Value, args: Args) -> Outcome {
         "combine" => combine(input, args),
         "hash" => {
             let [kind] = args.bind(name, ["hashtype"])?;
-            hash(&as_text(&input), &text_or(kind, "sha1"))
+            hash(&spelled(&input), &text_or(kind, "sha1"))
         }
         "to_json" | "to_nice_json" => to_json(name, &input, args),
         "from_json" => {
             args.none(name)?;
-            serde_json::from_str(&as_text(&input)).or_else(|e| fail(format!("this is not JSON: {e}")))
+            serde_json::from_str(written(&input, name)?).or_else(|e| fail(format!("this is not JSON: {e}")))
         }
         "from_yaml" => {
             args.none(name)?;
             let Value::String(text) = input else { return Ok(input) };
-            serde_yaml::from_str(&text).or_else(|e| fail(format!("this is not YAML: {e}")))
+            // The same reading as that of playbooks.
+            let node = crate::yaml::parse_one(&crate::diag::Source::new("<from_yaml>", text));
+            node.map(|node| node.to_json()).or_else(|e| fail(format!("this is not YAML: {}", e.message)))
         }
         "to_yaml" | "to_nice_yaml" => yaml::write(name, &input, args),
         "human_readable" => human_readable(&input, args),
@@ -166,15 +164,18 @@ fn int(input: &Value, args: Args) -> Outcome {
             None => None,
         },
     };
-    Ok(number.and_then(|n| Num::Int(n).value().ok()).unwrap_or(default))
+    number.map_or(Ok(default), |n| Num::Int(n).value())
 }
 
 fn round(input: &Value, args: Args) -> Outcome {
     let [precision, method] = args.bind("round", ["precision", "method"])?;
     let precision = whole(precision, "round", "precision", 0)?.clamp(-300, 300);
     let x = decimal(input, "round")?;
+    let is_whole = matches!(num(input), Some(Num::Int(_)));
     let scale = 10f64.powi(i32::try_from(precision).unwrap_or(0));
-    let rounded = match text_or(method, "common").as_str() {
+    let method = text_or(method, "common");
+    let common = method == "common";
+    let rounded = match method.as_str() {
         // As Python rounds: the exact value decides, and half goes to the even neighbour.
         "common" if precision >= 0 => format!("{x:.*}", usize::try_from(precision).unwrap_or(0)).parse().unwrap_or(x),
         "common" => (x * scale).round_ties_even() / scale,
@@ -182,6 +183,12 @@ fn round(input: &Value, args: Args) -> Outcome {
         "floor" => (x * scale).floor() / scale,
         other => return fail(format!("`round` knows the methods common, ceil and floor, not `{other}`")),
     };
+    if is_whole && common {
+        // A whole number stays one, as in Python.
+        #[allow(clippy::cast_possible_truncation)]
+        let number = if precision >= 0 { num(input) } else { Some(Num::Int(rounded as i128)) };
+        return number.map_or(Ok(Value::Null), Num::value);
+    }
     Num::Float(rounded).value()
 }
 
@@ -197,7 +204,7 @@ fn combine(input: Value, mut args: Args) -> Outcome {
     for one in all {
         // A list of mappings counts as the mappings themselves.
         let maps = if let Value::Array(maps) = one { maps } else { vec![one] };
-        for map in maps {
+        for map in maps.into_iter().filter(|map| !map.is_null()) {
             merge(&mut out, mapping(map)?, recursive, &lists);
         }
     }

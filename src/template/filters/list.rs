@@ -8,7 +8,7 @@ use crate::template::checks;
 use crate::template::error::TemplateError;
 use crate::template::value::{
     MOST_ITEMS, Num, arithmetic, describe, equal, fail, integer, items, mapping, num, order, room, room_for_items,
-    sort_by_key, text as as_text, truth,
+    sort_by_key, spelled, text as as_text, truth,
 };
 
 pub(super) fn call(name: &str, input: Value, mut args: Args) -> Answer {
@@ -46,7 +46,7 @@ pub(super) fn call(name: &str, input: Value, mut args: Args) -> Answer {
                     out.push_str(&glue);
                 }
                 let item = of(item, attribute.as_ref())?;
-                out.push_str(&if item.is_null() { "None".into() } else { as_text(&item) });
+                out.push_str(&spelled(&item));
                 room(out.len())?;
             }
             Value::String(out)
@@ -61,7 +61,7 @@ pub(super) fn call(name: &str, input: Value, mut args: Args) -> Answer {
         }
         "unique" => {
             let [sensitive, attribute] = args.bind(name, ["case_sensitive", "attribute"])?;
-            let sensitive = flag(sensitive, true);
+            let sensitive = flag(sensitive, false);
             let mut seen = Seen::default();
             let mut kept = Vec::new();
             for item in items(input)? {
@@ -97,8 +97,8 @@ pub(super) fn call(name: &str, input: Value, mut args: Args) -> Answer {
         "batch" | "slice" => batches(name, items(input)?, args)?,
         "groupby" => groupby(input, args)?,
         "dictsort" => dictsort(input, args)?,
-        "map" => return map(items(input)?, args),
-        "select" | "reject" | "selectattr" | "rejectattr" => select(name, items(input)?, args)?,
+        "map" => return map(some(input)?, args),
+        "select" | "reject" | "selectattr" | "rejectattr" => select(name, some(input)?, args)?,
         "attr" => {
             let [key] = args.bind(name, ["name"])?;
             return Ok(member(&input, &as_text(&needed(key, name, "name")?)).cloned());
@@ -122,6 +122,11 @@ pub(super) fn call(name: &str, input: Value, mut args: Args) -> Answer {
         other => return fail(format!("there is no filter `{other}`")),
     };
     Ok(Some(value))
+}
+
+/// Items to choose from: everything empty has none.
+fn some(input: Value) -> Result<Vec<Value>, TemplateError> {
+    if truth(&input) { items(input) } else { Ok(Vec::new()) }
 }
 
 fn length(input: &Value) -> Result<Value, TemplateError> {

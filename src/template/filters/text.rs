@@ -10,13 +10,16 @@ use serde_json::Value;
 
 use super::{Answer, Args, flag, needed, needed_text, text_or, whole};
 use crate::template::error::TemplateError;
-use crate::template::value::{Outcome, describe, fail, items, room, text as as_text, truth};
+use crate::template::value::{Outcome, describe, fail, items, room, spelled, text as as_text, truth};
 
 pub(super) fn call(name: &str, input: Value, args: Args) -> Answer {
     if matches!(name, "path_join" | "regex_search" | "splitext" | "safe" | "split" | "regex_findall") {
         return special(name, input, args);
     }
-    let text = as_text(&input);
+    let text = match name {
+        "basename" | "dirname" | "comment" | "indent" | "truncate" => written(&input, name)?.to_string(),
+        _ => spelled(&input),
+    };
     let out = match name {
         "upper" => args.none(name).map(|()| text.to_uppercase())?,
         "lower" => args.none(name).map(|()| text.to_lowercase())?,
@@ -51,7 +54,7 @@ pub(super) fn call(name: &str, input: Value, args: Args) -> Answer {
                 text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty()).count().into(),
             ));
         }
-        "quote" => args.none(name).map(|()| quote(&text))?,
+        "quote" => args.none(name).map(|()| quote(&as_text(&input)))?,
         "e" | "escape" => {
             args.none(name)?;
             text.replace('&', "&amp;")
@@ -60,7 +63,7 @@ pub(super) fn call(name: &str, input: Value, args: Args) -> Answer {
                 .replace('\'', "&#39;")
                 .replace('"', "&#34;")
         }
-        "urlencode" => args.none(name).map(|()| urlencode(&input))?,
+        "urlencode" => args.none(name).and_then(|()| urlencode(&input))?,
         "format" => crate::template::format::percent(&text, &args.rest(name)?)?,
         "comment" => comment(&text, args)?,
         "b64encode" => {
@@ -97,12 +100,12 @@ fn special(name: &str, input: Value, args: Args) -> Answer {
         "safe" => args.none(name).map(|()| input)?,
         "split" => {
             let [sep, max] = args.bind(name, ["sep", "maxsplit"])?;
-            split(&as_text(&input), sep.as_ref(), whole(max, name, "maxsplit", -1)?)?
+            split(written(&input, name)?, sep.as_ref(), whole(max, name, "maxsplit", -1)?)?
         }
         "splitext" => {
             args.none(name)?;
-            let path = as_text(&input);
-            let base = path.len() - basename(&path).len();
+            let path = written(&input, name)?;
+            let base = path.len() - basename(path).len();
             let stem_dots = path[base..].len() - path[base..].trim_start_matches('.').len();
             let cut = match path[base..].rfind('.') {
                 Some(dot) if dot >= stem_dots && dot > 0 => base + dot,
@@ -118,23 +121,23 @@ fn special(name: &str, input: Value, args: Args) -> Answer {
             };
             let mut path = String::new();
             for part in parts {
-                let part = as_text(&part);
+                let part = written(&part, name)?;
                 if part.starts_with('/') {
                     path.clear();
                 } else if !path.is_empty() && !path.ends_with('/') {
                     path.push('/');
                 }
-                path.push_str(&part);
+                path.push_str(part);
             }
             Value::String(path)
         }
         "regex_findall" => {
             let [pattern, multiline, ignorecase] = args.bind(name, ["regex", "multiline", "ignorecase"])?;
             let regex = regex(&needed_text(pattern, name, "regex")?, flag(ignorecase, false), flag(multiline, false))?;
-            let text = as_text(&input);
+            let text = spelled(&input);
             let mut found = Vec::new();
-            for captures in regex.captures_iter(text.as_str()) {
-                let captures = captures.map_err(|e| too_slow(&e))?;
+            let mut matches = Matches::new(&regex, &text);
+            while let Some(captures) = matches.next()? {
                 found.push(match captures.len() {
                     1 => group(&captures, 0),
                     2 => group(&captures, 1),
@@ -143,7 +146,7 @@ fn special(name: &str, input: Value, args: Args) -> Answer {
             }
             Value::Array(found)
         }
-        _ => return regex_search(&as_text(&input), args),
+        _ => return regex_search(&spelled(&input), args),
     };
     Ok(Some(value))
 }
@@ -266,25 +269,29 @@ fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\"'\"'"))
 }
 
-fn urlencode(input: &Value) -> String {
-    let encode = |text: &str, safe: &str| {
+fn urlencode(input: &Value) -> Result<String, TemplateError> {
+    let encode = |text: &str, safe: &str, space: &str| {
         text.bytes().fold(String::new(), |mut out, b| {
             if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) || safe.as_bytes().contains(&b) {
                 out.push(b as char);
+            } else if b == b' ' {
+                out.push_str(space);
             } else {
                 out.push_str(&format!("%{b:02X}"));
             }
             out
         })
     };
-    match input {
+    Ok(match input {
         Value::Object(map) => {
-            let pairs: Vec<String> =
-                map.iter().map(|(k, v)| format!("{}={}", encode(k, ""), encode(&as_text(v), ""))).collect();
-            pairs.join("&")
+            let pair = |(key, value): (&String, &Value)| {
+                format!("{}={}", encode(key, "", "+"), encode(&spelled(value), "", "+"))
+            };
+            map.iter().map(pair).collect::<Vec<_>>().join("&")
         }
-        other => encode(&as_text(other), "/"),
-    }
+        Value::Array(_) => return fail(format!("`urlencode` needs text or a mapping, not {}", describe(input))),
+        other => encode(&spelled(other), "/", "%20"),
+    })
 }
 
 /// A comment block: a line of decoration, the lines, a line of decoration.
@@ -403,6 +410,44 @@ pub(in crate::template) fn too_slow(error: &fancy_regex::Error) -> TemplateError
     TemplateError::failed(format!("the pattern could not be matched: {error}"))
 }
 
+/// All matches as Python finds them: an empty one may stand right behind another.
+struct Matches<'r, 't> {
+    regex: &'r Regex,
+    text: &'t str,
+    at: usize,
+    /// The last match was empty, so that the next must not be empty at the same place.
+    empty: bool,
+}
+
+impl<'r, 't> Matches<'r, 't> {
+    fn new(regex: &'r Regex, text: &'t str) -> Matches<'r, 't> {
+        Matches { regex, text, at: 0, empty: false }
+    }
+
+    fn next(&mut self) -> Result<Option<Captures<'t, str>>, TemplateError> {
+        while self.at <= self.text.len() {
+            let found = self.regex.captures_from_pos(self.text, self.at).map_err(|e| too_slow(&e))?;
+            let Some(captures) = found else { return Ok(None) };
+            let Some(whole) = captures.get(0).map(|whole| whole.range()) else { return Ok(None) };
+            if self.empty && whole.is_empty() && whole.start == self.at {
+                let next = self.text.get(self.at..).and_then(|rest| rest.chars().next());
+                self.at += next.map_or(1, char::len_utf8);
+                self.empty = false;
+                continue;
+            }
+            self.at = whole.end;
+            self.empty = whole.is_empty();
+            return Ok(Some(captures));
+        }
+        Ok(None)
+    }
+}
+
+/// The text that a filter needs.
+pub(super) fn written<'a>(value: &'a Value, name: &str) -> Result<&'a str, TemplateError> {
+    value.as_str().ok_or_else(|| TemplateError::failed(format!("`{name}` needs text, not {}", describe(value))))
+}
+
 fn group(captures: &Captures<'_, str>, at: usize) -> Value {
     Value::from(captures.get(at).map_or("", |found| found.as_str()))
 }
@@ -452,8 +497,9 @@ fn regex_replace(text: &str, args: Args) -> Result<String, TemplateError> {
     let mut out = String::new();
     let mut from = 0;
     let mut done = 0i64;
-    for captures in regex.captures_iter(text).take(most) {
-        let captures = captures.map_err(|e| too_slow(&e))?;
+    let mut matches = Matches::new(&regex, text);
+    for _ in 0..most {
+        let Some(captures) = matches.next()? else { break };
         let Some(whole) = captures.get(0) else { continue };
         out.push_str(text.get(from..whole.start()).unwrap_or(""));
         template.write(&captures, &pattern, &mut out)?;

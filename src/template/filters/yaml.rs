@@ -29,10 +29,6 @@ pub(super) fn write(name: &str, value: &Value, args: Args) -> Outcome {
     if !writer.out.ends_with('\n') {
         writer.out.push('\n');
     }
-    // The library marks a bare scalar as a document of its own.
-    if !value.is_array() && !value.is_object() && !writer.out.starts_with(['"', '\'']) {
-        writer.out.push_str("...\n");
-    }
     room(writer.out.len())?;
     Ok(Value::String(writer.out))
 }
@@ -61,7 +57,7 @@ impl Writer {
     /// A value from column `depth` on. `inline`: the cursor stands there already, behind a `- `.
     fn block(&mut self, value: &Value, depth: usize, inline: bool) {
         if self.on_one_line(value) {
-            self.line(value, depth);
+            self.line(value, if inline { depth } else { depth + self.indent }, false);
             return;
         }
         let mut first = inline;
@@ -69,12 +65,12 @@ impl Writer {
             Value::Object(map) => {
                 for (key, item) in self.pairs(map) {
                     self.start(depth, &mut first);
-                    self.scalar(key, depth);
+                    self.key(key, false);
                     self.out.push(':');
                     match item {
                         item if self.on_one_line(item) => {
                             self.out.push(' ');
-                            self.line(item, depth + self.indent);
+                            self.line(item, depth + self.indent, false);
                         }
                         Value::Array(_) => {
                             self.out.push('\n');
@@ -92,7 +88,8 @@ impl Writer {
                 for item in items {
                     self.start(depth, &mut first);
                     self.out.push('-');
-                    self.out.push_str(&" ".repeat(self.indent.saturating_sub(1).max(1)));
+                    let nested = !self.on_one_line(item);
+                    self.out.push_str(&" ".repeat(if nested { self.indent.saturating_sub(1).max(1) } else { 1 }));
                     let below = depth + self.indent;
                     self.block(item, below, true);
                     self.end();
@@ -114,7 +111,7 @@ impl Writer {
         }
     }
 
-    fn line(&mut self, value: &Value, depth: usize) {
+    fn line(&mut self, value: &Value, depth: usize, flow: bool) {
         match value {
             Value::Null => self.out.push_str("null"),
             Value::Number(n) if n.is_f64() => {
@@ -123,12 +120,12 @@ impl Writer {
                 self.out.push_str(&if shown.contains('.') { shown } else { shown.replacen('e', ".0e", 1) });
             }
             Value::Bool(_) | Value::Number(_) => self.out.push_str(&value.to_string()),
-            Value::String(s) => self.scalar(s, depth),
+            Value::String(s) => self.scalar(s, depth, flow),
             Value::Array(items) => {
                 self.out.push('[');
                 for (at, item) in items.iter().enumerate() {
                     self.out.push_str(if at > 0 { ", " } else { "" });
-                    self.line(item, depth);
+                    self.line(item, depth, true);
                 }
                 self.out.push(']');
             }
@@ -136,24 +133,42 @@ impl Writer {
                 self.out.push('{');
                 for (at, (key, item)) in self.pairs(map).into_iter().enumerate() {
                     self.out.push_str(if at > 0 { ", " } else { "" });
-                    self.scalar(key, depth);
+                    self.key(key, true);
                     self.out.push_str(": ");
-                    self.line(item, depth);
+                    self.line(item, depth, true);
                 }
                 self.out.push('}');
             }
         }
     }
 
-    fn scalar(&mut self, text: &str, depth: usize) {
-        let odd = |c: char| c.is_control() && c != '\n' || c == '\u{feff}' || (!c.is_ascii() && !self.unicode);
-        if text.chars().any(odd) || (text.contains('\n') && text.contains(" \n")) {
+    /// A key is always on one line.
+    fn key(&mut self, text: &str, flow: bool) {
+        if text.contains('\n') { self.double(text) } else { self.scalar(text, 0, flow) }
+    }
+
+    fn scalar(&mut self, text: &str, depth: usize, flow: bool) {
+        let odd = |c: char| (c.is_control() && c != '\n') || c == '\u{feff}' || (!c.is_ascii() && !self.unicode);
+        if text.chars().any(odd) || text.contains(" \n") || text.contains("\n ") {
             self.double(text);
-        } else if plain(text) {
+        } else if plain(text, flow) {
             self.out.push_str(text);
         } else {
-            // In quotes a line break is an empty line.
-            let quoted = text.replace('\'', "''").replace('\n', &format!("\n\n{}", " ".repeat(depth)));
+            // In quotes one line break more stands for those that are meant.
+            let mut quoted = String::new();
+            let mut breaks = false;
+            for c in text.chars() {
+                if c == '\n' && !breaks {
+                    quoted.push('\n');
+                } else if c != '\n' && breaks {
+                    quoted.push_str(&" ".repeat(depth));
+                }
+                breaks = c == '\n';
+                quoted.extend(std::iter::repeat_n(c, if c == '\'' { 2 } else { 1 }));
+            }
+            if breaks {
+                quoted.push_str(&" ".repeat(depth));
+            }
             self.out.push('\'');
             self.out.push_str(&quoted);
             self.out.push('\'');
@@ -184,26 +199,26 @@ impl Writer {
     }
 }
 
-/// Whether a text means itself without quotes in YAML 1.1, in a block and inside brackets.
-fn plain(text: &str) -> bool {
+/// Whether a text means itself without quotes in YAML 1.1; `flow`: within brackets, where more signs have a meaning.
+fn plain(text: &str, flow: bool) -> bool {
     let Some(first) = text.chars().next() else { return false };
     let lower = text.to_lowercase();
-    if matches!(lower.as_str(), "~" | "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n" | "=" | "<<")
-    {
+    if matches!(lower.as_str(), "~" | "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "=" | "<<") {
         return false;
     }
     if text.starts_with("---") || text.starts_with("...") {
         return false;
     }
-    let second = text.chars().nth(1);
+    let alone = text.chars().nth(1).is_none_or(char::is_whitespace);
     let leading = match first {
-        '-' | '?' | ':' => second.is_none_or(char::is_whitespace) || (first != '-' && second.is_none()),
+        '?' | ':' => alone || flow,
+        '-' => alone,
         c => c.is_whitespace() || "#,[]{}&*!|>'\"%@`".contains(c),
     };
-    if leading || text.ends_with([' ', ':']) || text.contains('\n') {
+    if leading || text.ends_with([' ', ':']) || text.contains('\n') || text.contains(": ") || text.contains(" #") {
         return false;
     }
-    if text.contains(": ") || text.contains(" #") || text.contains([',', '[', ']', '{', '}', '?']) {
+    if flow && text.contains([',', '?', '[', ']', '{', '}', ':']) {
         return false;
     }
     !number_like(text)
