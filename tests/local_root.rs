@@ -111,9 +111,20 @@ fn applies(os: &'static str, more: &[&str], fill_in: &dyn Fn(&Root) -> Vec<(&'st
     assert_alike(&root.share().join(later));
 }
 
+/// Every file is the old one or the new one wherever the process is killed, and the next run ends where one run would have.
+#[test]
+fn killed_anywhere_the_next_run_converges() {
+    let fill_in = |root: &Root| {
+        repositories::apt(&root.share());
+        vec![("SHA256", repositories::sha256(&root.share().join("files/vp-url_4.0-1_all.deb")))]
+    };
+    let Some(root) = root_with("debian", &["kill.yml", "kill.check.sh"], &fill_in) else { return };
+    assert_success("kill", &root.run("exec sh /srv/share/kill.check.sh"));
+}
+
 #[test]
 fn debian_with_real_apt() {
-    applies("debian", &[], &|root| {
+    applies("debian", &["debian.motd.j2", "debian.become.yml"], &|root| {
         repositories::apt(&root.share());
         vec![("SHA256", repositories::sha256(&root.share().join("files/vp-url_4.0-1_all.deb")))]
     });

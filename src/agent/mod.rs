@@ -13,6 +13,20 @@ use crate::host::{Error, Folder, Live, Machine, Overlay, Result};
 use protocol::{Hello, MachineKind, Mode, Reply, Request};
 use session::Session;
 
+/// What an agent that is a process of its own says first: before it, what goes in may still be meant for sudo.
+pub const GREETING: &str = "vfio-provision agent\n";
+
+/// Greets, then serves a controller on standard input and output.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_on_stdio() -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    output.write_all(GREETING.as_bytes())?;
+    output.flush()?;
+    serve(io::stdin().lock(), output)
+}
+
 /// Serves one controller until it says that it is done or goes away.
 ///
 /// # Errors

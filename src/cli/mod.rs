@@ -65,7 +65,7 @@ pub fn main() -> ExitStatus {
         Command::Apply(options) => apply::apply(&options),
         Command::Doc(options) => doc::doc(&options),
         Command::Schema(options) => schema::schema(&options),
-        Command::Agent => match crate::agent::serve(std::io::stdin().lock(), std::io::stdout().lock()) {
+        Command::Agent => match crate::agent::serve_on_stdio() {
             Ok(()) => ExitStatus::Fine,
             Err(error) => {
                 eprintln!("agent: {error}");

@@ -207,7 +207,15 @@ impl Machine for Live {
     }
 
     fn state_folder(&self) -> Option<std::path::PathBuf> {
-        Some("/var/lib/vfio-provision".into())
+        if rustix::process::geteuid().is_root() {
+            return Some("/var/lib/vfio-provision".into());
+        }
+        // XDG base directories; a user without a home (nobody) has no place for a journal.
+        let folder =
+            |name: &str| std::env::var_os(name).map(std::path::PathBuf::from).filter(|path| path.is_absolute());
+        let home = folder("HOME").filter(|home| home.is_dir() && home.parent().is_some());
+        let state = folder("XDG_STATE_HOME").or_else(|| home.map(|home| home.join(".local/state")))?;
+        Some(state.join("vfio-provision"))
     }
 }
 

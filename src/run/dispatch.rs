@@ -439,6 +439,12 @@ impl HostRun<'_> {
             Some(node) => render::strings(&self.shared.render.node(node, &scope)?).concat(),
             None => reach.and_then(|reach| reach.become_user.clone()).unwrap_or_else(|| "root".into()),
         };
+        if let Some(method) = reach.and_then(|reach| reach.become_method.as_deref()).filter(|method| *method != "sudo")
+        {
+            return Err(Trouble::Failed(format!(
+                "can't become {user} by `ansible_become_method: {method}`: this version becomes another user by sudo only"
+            )));
+        }
         let password = self
             .shared
             .options

@@ -336,8 +336,8 @@ impl HostRun<'_> {
         if status == Status::Unknown {
             result.insert("unknown".into(), true.into());
         }
-        if status == Status::WouldChange && outcome.act {
-            // Of an act only this much is known before it is done.
+        if self.shared.mode == Mode::Plan && outcome.act && !outcome.actions.is_empty() {
+            // Of an act only this much is known before it is done, whatever `changed_when` says of it.
             result.insert("unknown_rest".into(), true.into());
         }
         if let Some(error) = &outcome.error {

@@ -1,5 +1,6 @@
 //! Which packages are there, which are wanted, and what brings the one to the other.
 
+use super::interrupted;
 use super::manager::{Manager, Options, Verb};
 use super::query::{self, Found};
 use super::spec::{Source, Spec};
@@ -107,6 +108,7 @@ pub fn install(host: &dyn Host, wanted: &Install) -> Result<Plan> {
     if missing.is_empty() {
         return Ok(plan);
     }
+    plan.extend(interrupted::finish(host, manager)?);
 
     let fetches = missing.iter().any(|m| m.spec.source == Source::Repository);
     let stale = fetches && manager == Manager::Apt && wanted.update_cache.unwrap_or(apt_lists_are_old(host)?);
@@ -332,10 +334,10 @@ pub fn remove(host: &dyn Host, names: &[&str], purge: bool) -> Result<Plan> {
             gone.push((package.name, package.version));
         }
     }
-    let mut plan = Plan::nothing();
     if gone.is_empty() {
-        return Ok(plan);
+        return Ok(Plan::nothing());
     }
+    let mut plan = interrupted::finish(host, manager)?;
     let asked: Vec<String> = gone.iter().map(|(name, _)| name.clone()).collect();
     for (name, version) in query::dependants(host, manager, &asked)? {
         if !gone.iter().any(|(other, _)| *other == name) {

@@ -19,7 +19,7 @@ pub enum Manager {
 }
 
 /// How long apt waits for another one that holds the lock, in seconds. dnf and yum wait by themselves.
-const LOCK_SECONDS: u32 = 300;
+pub(super) const LOCK_SECONDS: u32 = 300;
 
 impl Manager {
     /// The one this machine has.

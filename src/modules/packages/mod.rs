@@ -2,6 +2,7 @@
 
 pub mod apt_repository;
 pub mod install;
+mod interrupted;
 mod manager;
 pub mod package;
 mod pgp;
