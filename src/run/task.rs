@@ -394,7 +394,8 @@ impl HostRun<'_> {
         let unknown = result.get("unknown") == Some(&Value::Bool(true));
         if let Value::Object(map) = &mut result {
             if map.remove("unknown_rest").is_some() {
-                self.partial.insert(name.clone(), format!("what the task `{title}` will say is known only when it has run"));
+                self.partial
+                    .insert(name.clone(), format!("what the task `{title}` will say is known only when it has run"));
             }
             map.remove("ansible_facts");
         }
