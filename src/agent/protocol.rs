@@ -90,6 +90,22 @@ pub struct Task {
     pub expect: Option<Vec<Action>>,
 }
 
+/// A part of a file of the controller.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Blob {
+    /// The whole file's SHA-256 in hex.
+    pub sha256: String,
+    /// At most [`BLOB`] bytes, in base64.
+    pub bytes: String,
+    /// It is the last part.
+    pub last: bool,
+    /// Why there is none.
+    pub error: Option<String>,
+}
+
+/// As much of a file is sent at once, in bytes.
+pub const BLOB: usize = 4 << 20;
+
 /// What a controller says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -105,6 +121,8 @@ pub enum Request {
     },
     /// Finish the action under way and begin no other; tasks that were sent ahead are dropped.
     Stop,
+    /// What [`Reply::Want`] asked for.
+    Blob(Blob),
     /// Last.
     End,
 }
@@ -143,6 +161,13 @@ pub enum Reply {
         id: u64,
         /// How it ended.
         outcome: Box<Outcome>,
+    },
+    /// The content of this SHA-256 is needed, from this byte on.
+    Want {
+        /// In hex.
+        sha256: String,
+        /// What is here already.
+        from: u64,
     },
     /// As [`Request::Stop`] asked: nothing goes on any more.
     Stopped,

@@ -1,9 +1,15 @@
 //! The way to one host's agent. Tasks are sent ahead of the answers to earlier ones: a run costs about one round trip,
 //! however many tasks it has.
 
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use crate::agent::protocol::{Hello, MachineKind, Outcome, Reply, Request, Task};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::agent::protocol::{BLOB, Blob, Hello, MachineKind, Outcome, Reply, Request, Task};
 use crate::host::Error;
 use crate::inventory::{Connection as Reach, ConnectionKind};
 use crate::transport::{Connection, Route};
@@ -13,6 +19,8 @@ pub struct Link {
     connection: Connection,
     tasks: u64,
     chain: u64,
+    /// Files that the agent may ask for, by their SHA-256.
+    files: HashMap<String, PathBuf>,
 }
 
 impl Link {
@@ -30,7 +38,7 @@ impl Link {
                 .hint("run it on the workstation itself with ansible_connection=local"));
             }
         };
-        Ok(Link { connection: Connection::open(&route, hello)?, tasks: 0, chain: 0 })
+        Ok(Link { connection: Connection::open(&route, hello)?, tasks: 0, chain: 0, files: HashMap::new() })
     }
 
     /// Which machine the agent serves.
@@ -62,6 +70,29 @@ impl Link {
         self.connection.send(&Request::Task(Box::new(task)))
     }
 
+    /// A file that a task is about; it is sent only if the machine asks for it.
+    pub fn offer(&mut self, sha256: &str, path: &Path) {
+        self.files.insert(sha256.to_string(), path.to_path_buf());
+    }
+
+    fn part(&self, sha256: String, from: u64) -> Blob {
+        let read = || -> io::Result<(String, bool)> {
+            let path = self.files.get(&sha256).ok_or(io::ErrorKind::NotFound)?;
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(from))?;
+            let mut bytes = Vec::new();
+            file.take(BLOB as u64).read_to_end(&mut bytes)?;
+            Ok((STANDARD.encode(&bytes), bytes.len() < BLOB))
+        };
+        match read() {
+            Ok((bytes, last)) => Blob { sha256, bytes, last, error: None },
+            Err(error) => {
+                let name = self.files.get(&sha256).map_or_else(|| sha256.clone(), |path| path.display().to_string());
+                Blob { sha256, error: Some(format!("the controller can't read {name}: {error}")), ..Blob::default() }
+            }
+        }
+    }
+
     /// What is sent from now on is not part of what was dropped.
     pub fn new_chain(&mut self) {
         self.chain += 1;
@@ -75,6 +106,10 @@ impl Link {
         loop {
             match self.connection.receive(None)? {
                 Some(Reply::Done { outcome, .. }) => return Ok(*outcome),
+                Some(Reply::Want { sha256, from }) => {
+                    let blob = self.part(sha256, from);
+                    self.connection.send(&Request::Blob(blob))?;
+                }
                 Some(reply) => tell(reply),
                 None => {}
             }
