@@ -79,7 +79,7 @@ pub fn serve(
         Ok(session) => session,
         Err(error) => return answer(Reply::Refused { error }),
     };
-    answer(Reply::Ready { version: env!("CARGO_PKG_VERSION").to_string() })?;
+    answer(Reply::Ready { version: env!("CARGO_PKG_VERSION").to_string(), boot: session.boot() })?;
     let mut hub = Hub::new(hello, session, inbox.clone(), stop.clone());
     while let Some(request) = inbox.next() {
         match request? {

@@ -135,6 +135,8 @@ pub enum Reply {
     Ready {
         /// The agent's version.
         version: String,
+        /// Which boot of the machine this is (`/proc/sys/kernel/random/boot_id`).
+        boot: Option<String>,
     },
     /// It is not, and why.
     Refused {

@@ -53,6 +53,11 @@ impl Session {
         Session { machine, mode, journal, pins, unpacked, inbox, stop }
     }
 
+    /// Which boot of the machine this is.
+    pub(super) fn boot(&self) -> Option<String> {
+        self.machine.read_line("/proc/sys/kernel/random/boot_id").ok().flatten()
+    }
+
     /// What another agent of this machine foresaw. What can't be foreseen here (it was there) changes nothing.
     pub fn assume(&mut self, ops: &[Op]) {
         for op in ops {

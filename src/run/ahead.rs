@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 
 use super::PlayRun;
 use super::host::{Context, Flow, HostRun};
+use super::link::Link;
 use super::saved::SavedTask;
 use super::task::{Ended, censor};
-use crate::agent::protocol::{self, Outcome, Reply, Status};
+use crate::agent::protocol::{self, Mode, Outcome, Reply, Status};
 use crate::inventory::ConnectionKind;
 use crate::playbook::Task;
 use crate::report::{Event, TaskId};
@@ -259,8 +260,10 @@ impl HostRun<'_> {
     /// Waits for an answer, tells what comes on the way, and keeps what outlasts the task.
     fn answer(&mut self, asked: &Asked, id: &TaskId) -> Outcome {
         let sink = &self.shared.sink;
+        let mut begun = false;
         let mut tell = |reply: Reply| match reply {
             Reply::Shown { mut diffs, .. } => {
+                begun = true;
                 if asked.hidden {
                     diffs.iter_mut().for_each(censor);
                 }
@@ -275,11 +278,19 @@ impl HostRun<'_> {
         };
         let mut outcome = match answer {
             Ok(outcome) => outcome,
+            // A machine that goes down takes its connections with it.
+            Err(_) if begun && asked.request.module == "reboot" && self.shared.mode == Mode::Apply => {
+                Outcome { status: Status::Changed, act: true, rebooted: true, ..Outcome::default() }
+            }
             Err(error) => {
                 self.link = None;
                 return Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() };
             }
         };
+        if outcome.rebooted {
+            let boot = self.link.as_ref().and_then(Link::known_boot);
+            self.come_back(boot, asked, id, &mut outcome);
+        }
         if asked.keep {
             self.saved.push(SavedTask::new(id, &asked.request).with(&outcome));
         }

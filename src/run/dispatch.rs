@@ -396,12 +396,16 @@ impl HostRun<'_> {
         Ok(Ended { asked, ..Ended::new(Outcome::default()) })
     }
 
+    pub(super) fn open_link(&self) -> Result<Link, Error> {
+        let reach = self.reach.as_ref().ok_or_else(|| Error::failed("the host has no connection"))?;
+        let machine = Link::machine(reach, &self.inventory_folder)?;
+        Link::open(reach, self.shared.hello(machine, self.shared.mode))
+    }
+
     /// The way to the host's agent, which is started when it is first wanted.
     pub(super) fn link(&mut self) -> Result<&mut Link, Error> {
         if self.link.is_none() {
-            let reach = self.reach.as_ref().ok_or_else(|| Error::failed("the host has no connection"))?;
-            let machine = Link::machine(reach, &self.inventory_folder)?;
-            self.link = Some(Link::open(reach, self.shared.hello(machine, self.shared.mode))?);
+            self.link = Some(self.open_link()?);
         }
         self.link.as_mut().ok_or_else(|| Error::failed("the host has no connection"))
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -68,6 +69,19 @@ impl Link {
         self.tasks += 1;
         (task.id, task.chain) = (self.tasks, self.chain);
         self.connection.send(&Request::Task(Box::new(task)))
+    }
+
+    /// Which boot of the machine this is; waits until the agent greets back.
+    ///
+    /// # Errors
+    /// When the agent is lost, or says nothing until then.
+    pub fn boot(&mut self, until: Instant) -> Result<Option<String>, Error> {
+        self.connection.ready(until).map(|ready| ready.boot.clone())
+    }
+
+    /// Which boot of the machine this is, where the agent has said it already.
+    pub fn known_boot(&self) -> Option<String> {
+        self.connection.greeted().and_then(|ready| ready.boot.clone())
     }
 
     /// A file that a task is about; it is sent only if the machine asks for it.

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod check;
+mod comeback;
 mod dispatch;
 mod exact;
 mod extra_vars;
