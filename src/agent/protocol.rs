@@ -47,6 +47,15 @@ pub struct Hello {
     pub run: String,
     /// URL -> hex SHA-256, from the lock file beside the inventory.
     pub pins: BTreeMap<String, String>,
+    /// Who asks, and from where: `user@machine`.
+    #[serde(default)]
+    pub from: String,
+    /// What it is about: the playbooks.
+    #[serde(default)]
+    pub what: String,
+    /// As many seconds an apply waits for another run on the machine to end.
+    #[serde(default)]
+    pub wait_for_lock: u64,
 }
 
 /// One task with finished parameters.

@@ -51,8 +51,23 @@ impl Agents {
             }
         };
         let sandbox = reach.kind == ConnectionKind::Sandbox;
-        let hello = Hello { version: env!("CARGO_PKG_VERSION").into(), machine, mode, run: run.into(), pins };
+        let hello = Hello {
+            version: env!("CARGO_PKG_VERSION").into(),
+            machine,
+            mode,
+            run: run.into(),
+            pins,
+            from: String::new(),
+            what: String::new(),
+            wait_for_lock: 0,
+        };
         Ok(Agents { hello, sandbox, open: HashMap::new(), foreseen: Vec::new(), tasks: 0 })
+    }
+
+    /// Who asks, what it is about, and how long an apply waits for another run on the machine.
+    pub fn announced(mut self, from: String, what: String, wait_for_lock: u64) -> Agents {
+        (self.hello.from, self.hello.what, self.hello.wait_for_lock) = (from, what, wait_for_lock);
+        self
     }
 
     /// Has a task done (or foreseen) by the agent of this user; `None` is who runs this program.

@@ -463,7 +463,8 @@ fn agents<'b>(
 ) -> Result<&'b mut Agents, Error> {
     if open.is_none() {
         let reach = reach.ok_or_else(|| Error::failed("the host has no connection"))?;
-        *open = Some(Agents::new(reach, folder, shared.mode, &shared.run, shared.lock.pins())?);
+        let agents = Agents::new(reach, folder, shared.mode, &shared.run, shared.lock.pins())?;
+        *open = Some(agents.announced(super::author::who(), shared.options.what(), shared.options.wait_for_lock));
     }
     open.as_mut().ok_or_else(|| Error::failed("the host has no connection"))
 }

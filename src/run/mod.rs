@@ -1,6 +1,7 @@
 //! Who goes when: plays in order, hosts side by side, each task with finished parameters to its agent; events out.
 
 mod agents;
+mod author;
 mod check;
 mod dispatch;
 mod exact;
@@ -10,6 +11,7 @@ mod list;
 mod lock;
 mod prelude;
 mod render;
+mod rollback;
 mod saved;
 mod tags;
 mod task;
@@ -35,6 +37,7 @@ use vars::{Layer, Scope, Stored};
 
 pub use exact::execute as execute_saved;
 pub use list::Lists;
+pub use rollback::{Asked, Machines, Runs};
 pub use saved::{SavedHost, SavedPlan};
 
 /// What the command line says about a run.
@@ -64,6 +67,15 @@ pub struct Settings {
     pub verbose: u8,
     /// `--roles-path`.
     pub roles_path: Vec<PathBuf>,
+    /// `--wait-for-lock`.
+    pub wait_for_lock: u64,
+}
+
+impl Settings {
+    /// What the run is about, for the machines' journals.
+    fn what(&self) -> String {
+        self.playbooks.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Playbooks and inventory, read and checked; nothing has been touched.
