@@ -1,6 +1,7 @@
 //! `runs` and `rollback`: what was done on machines, and taking it back. The machines' own agents do it; here hosts are
 //! chosen and asked side by side.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,15 +10,14 @@ use indexmap::IndexMap;
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
-use super::agents::Agents;
+use super::link::Link;
 use super::{HostStart, host_start, run_name};
 use crate::agent::history::{ROLLBACK, RUNS, Rollback};
-use crate::agent::protocol::{Mode, Outcome, Reply, Status, Task};
+use crate::agent::protocol::{Become, Hello, Mode, Outcome, Reply, Status, Task};
 use crate::diag::Diagnostic;
 use crate::host::Error;
 use crate::inventory::Inventory;
 use crate::report::{Event, Finished, HostRecap, Recap, Sink, TaskId};
-use crate::transport::Become;
 
 /// Which hosts are asked, and as whom.
 #[derive(Clone, Debug, Default)]
@@ -158,17 +158,27 @@ impl Asked {
         parameters: Value,
         tell: &mut dyn FnMut(Reply),
     ) -> Result<Outcome, Error> {
-        let mut agents = Agents::new(&start.connection, &start.folder, mode, run, Default::default())?
-            .announced(super::author::who(), module.to_string(), self.machines.wait_for_lock);
+        let hello = Hello {
+            version: env!("CARGO_PKG_VERSION").into(),
+            machine: Link::machine(&start.connection, &start.folder)?,
+            mode,
+            run: run.to_string(),
+            pins: BTreeMap::new(),
+            from: super::who(),
+            what: "rollback".into(),
+            wait_for_lock: self.machines.wait_for_lock,
+        };
         let task = Task {
             id: 0,
+            chain: 0,
+            user: self.user(start),
             module: module.to_string(),
             parameters,
             title: "rollback".into(),
             no_log: false,
             expect: None,
         };
-        agents.task(self.user(start), task, tell)
+        Link::open(&start.connection, hello)?.task(task, tell)
     }
 
     /// Records are those of a user: root's, where the hosts' tasks become root.
