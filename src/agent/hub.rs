@@ -28,6 +28,17 @@ impl Hub {
         Hub { hello, session, children: HashMap::new(), foreseen: Vec::new(), broken: None, inbox, stop }
     }
 
+    /// The controller says that the run is over. After a stop it is not: what was sent ahead was dropped.
+    pub(super) fn end(&mut self) {
+        if !self.stop.asked() {
+            self.session.end();
+            for child in self.children.values_mut() {
+                // One that is gone has no more to say.
+                let _ = child.send(&Request::End);
+            }
+        }
+    }
+
     /// What another agent of this machine foresaw.
     pub(super) fn assume(&mut self, ops: &[Op]) {
         self.session.assume(ops);

@@ -2,7 +2,9 @@
 //! what carries them.
 
 pub mod frame;
+pub mod history;
 pub mod journal;
+pub mod lock;
 pub mod protocol;
 pub mod session;
 
@@ -89,7 +91,10 @@ pub fn serve(
             // Asked for by a task that failed meanwhile.
             Request::Blob(_) => {}
             Request::Hello(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "a second hello")),
-            Request::End => break,
+            Request::End => {
+                hub.end();
+                break;
+            }
         }
     }
     Ok(())
@@ -116,10 +121,7 @@ fn open(hello: &Hello, stop: &Stop, inbox: &Inbox) -> Result<Session> {
             (Box::new(folder), elsewhere)
         }
     };
-    let journal = match hello.mode {
-        Mode::Plan => None,
-        Mode::Apply => machine.state_folder().map(|folder| journal::Journal::new(&folder, &hello.run)),
-    };
+    let journal = machine.state_folder().map(|folder| journal::Journal::new(&folder, hello));
     let machine: Box<dyn Machine> = match hello.mode {
         Mode::Plan => Box::new(Overlay::new(machine)),
         Mode::Apply => machine,

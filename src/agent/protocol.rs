@@ -49,7 +49,14 @@ pub struct Hello {
     /// URL -> hex SHA-256, from the lock file beside the inventory.
     pub pins: BTreeMap<String, String>,
     /// Who asks, and from where: `user@machine`.
+    #[serde(default)]
     pub from: String,
+    /// What it is about: the playbooks.
+    #[serde(default)]
+    pub what: String,
+    /// As many seconds an apply waits for another run on the machine to end.
+    #[serde(default)]
+    pub wait_for_lock: u64,
 }
 
 /// How to become another user on the machine.

@@ -65,10 +65,32 @@ impl Session {
         }
     }
 
+    /// The controller says that the run is over.
+    pub fn end(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.end();
+        }
+    }
+
     /// Plans a task, tells the diffs, does the actions, and asks again until nothing is left.
     pub fn task(&mut self, task: &Task, tell: &mut dyn FnMut(Reply)) -> Outcome {
         let mut outcome = Outcome::default();
-        if let Err(error) = self.stages(task, &mut outcome, tell) {
+        let said = match self.journal.as_mut().map(Journal::hold).transpose() {
+            Ok(said) => said.flatten(),
+            Err(error) => return Outcome { status: Status::Failed, error: Some(error), ..outcome },
+        };
+        self.asked(task, &mut outcome, tell);
+        outcome.warnings.extend(said);
+        if outcome.status == Status::Failed
+            && let Some(journal) = &mut self.journal
+        {
+            journal.failed();
+        }
+        outcome
+    }
+
+    fn asked(&mut self, task: &Task, outcome: &mut Outcome, tell: &mut dyn FnMut(Reply)) {
+        if let Err(error) = self.stages(task, outcome, tell) {
             outcome.status =
                 if error.is_unknown() && outcome.actions.is_empty() { Status::Unknown } else { Status::Failed };
             if error.is_unknown() && outcome.status == Status::Failed {
@@ -76,22 +98,31 @@ impl Session {
                 outcome.status = Status::WouldChange;
                 outcome.notes.push(error.to_string());
                 outcome.result.insert("changed".into(), Value::Bool(true));
-                return outcome;
+                return;
             }
             outcome.error = Some(error);
         }
-        outcome
+    }
+
+    fn ask(&mut self, task: &Task) -> Result<Plan> {
+        if Journal::is_asked(&task.module) {
+            return match &mut self.journal {
+                Some(journal) => journal.ask(&task.module, &task.parameters, self.machine.as_ref()),
+                None => Err(Error::failed("this user has no place for records of runs on this machine")),
+            };
+        }
+        match modules::find(&task.module).map(|entry| &entry.side) {
+            Some(Side::Machine(ask)) => ask(task.parameters.clone(), self.machine.as_ref()),
+            _ => Err(Error::parameters(format!("this machine's program has no module `{}`", task.module))),
+        }
     }
 
     fn stages(&mut self, task: &Task, outcome: &mut Outcome, tell: &mut dyn FnMut(Reply)) -> Result<()> {
-        let Some(Side::Machine(ask)) = modules::find(&task.module).map(|entry| &entry.side) else {
-            return Err(Error::parameters(format!("this machine's program has no module `{}`", task.module)));
-        };
         let mut staged = false;
         let mut warned = Vec::new();
         let mut pins = Vec::new();
         for stage in 0..MOST_STAGES {
-            let mut plan = ask(task.parameters.clone(), self.machine.as_ref())?;
+            let mut plan = self.ask(task)?;
             self.pin(&mut plan, outcome)?;
             pins.extend(plan.pins.iter().filter(|pin| !pins.contains(*pin)).cloned().collect::<Vec<_>>());
             if stage > 0 && !staged && !plan.actions.is_empty() && self.mode == Mode::Apply {
@@ -160,7 +191,7 @@ impl Session {
                 );
             }
             if let Some(journal) = &mut self.journal {
-                journal.record(self.machine.as_ref(), &task.title, task.no_log, &action.op)?;
+                journal.record(self.machine.as_ref(), &task.title, task.no_log, action)?;
             }
             let sent = self.have_sent(&action.op, tell)?;
             let done = self.machine.perform(sent.as_ref().map_or(&action.op, |(op, _)| op), &mut |text| {
@@ -179,7 +210,7 @@ impl Session {
             };
             keep_output(&action.op, output.as_ref(), &mut outcome.result);
             if let Some(journal) = &mut self.journal {
-                journal.done()?;
+                journal.done(self.machine.as_ref())?;
             }
             outcome.rebooted |= reboots(&action.op);
             outcome.actions.push(action.clone());

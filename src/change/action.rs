@@ -99,6 +99,14 @@ pub enum Op {
         /// What is expected to become of the machine.
         effects: Vec<Effect>,
     },
+    /// Sets extended attributes (SELinux label, ACL, capabilities) of what is there; others stay. Only a rollback does it:
+    /// what is replaced keeps its own.
+    SetXattrs {
+        /// Absolute path.
+        path: String,
+        /// Name, and value in base64.
+        xattrs: Vec<(String, String)>,
+    },
     /// Runs a command.
     Run(Run),
     /// Waits until something is so, and fails when it does not become so; changes nothing. A recorded machine does not wait.

@@ -12,6 +12,7 @@ mod list;
 mod lock;
 mod prelude;
 mod render;
+mod rollback;
 mod saved;
 mod tags;
 mod task;
@@ -38,6 +39,7 @@ use vars::{Layer, Scope, Stored};
 
 pub use exact::execute as execute_saved;
 pub use list::Lists;
+pub use rollback::{Asked, Machines, Runs};
 pub use saved::{SavedHost, SavedPlan};
 
 /// What the command line says about a run.
@@ -67,6 +69,15 @@ pub struct Settings {
     pub verbose: u8,
     /// `--roles-path`.
     pub roles_path: Vec<PathBuf>,
+    /// `--wait-for-lock`.
+    pub wait_for_lock: u64,
+}
+
+impl Settings {
+    /// What the run is about, for the machines' journals.
+    fn what(&self) -> String {
+        self.playbooks.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Playbooks and inventory, read and checked; nothing has been touched.
@@ -129,6 +140,8 @@ impl Shared {
             run: self.run.clone(),
             pins: self.lock.pins(),
             from: self.from.clone(),
+            what: self.options.what(),
+            wait_for_lock: self.options.wait_for_lock,
         }
     }
 }
