@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::ahead::Asked;
 use super::host::HostRun;
-use super::link::Link;
+use super::link::{Link, is_remote};
 use super::saved::{SavedHost, SavedPlan};
 use super::{Finish, HostStart, Settings, Shared, host_start, run_name};
 use crate::agent::protocol::{Become, Mode, Outcome, Status};
@@ -110,7 +110,7 @@ fn user_of(user: Option<&str>, start: &HostStart, shared: &Shared) -> Option<Bec
 /// Would the machine take the same actions now as when the plan was made? Asked in a dry run, before anything is done.
 fn moved_on(saved: &SavedHost, start: &HostStart, shared: &Shared) -> Result<Moved, Error> {
     let machine = Link::machine(&start.connection, &start.folder)?;
-    let mut link = Link::open(&start.connection, shared.hello(machine, Mode::Plan))?;
+    let mut link = Link::open(&start.connection, shared.hello(machine, Mode::Plan, is_remote(&start.connection)))?;
     for (index, task) in saved.tasks.iter().enumerate() {
         let user = user_of(task.user.as_deref(), start, shared);
         let outcome = link.task(task.request(user, false), &mut |_| ())?;

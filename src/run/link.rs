@@ -112,18 +112,30 @@ impl Link {
         self.chain += 1;
     }
 
+    /// The next reply; `None` when there was none until then. Files that the agent asks for are sent.
+    ///
+    /// # Errors
+    /// When the agent is lost: the host is unreachable then.
+    pub fn next(&mut self, until: Option<Instant>) -> Result<Option<Reply>, Error> {
+        loop {
+            match self.connection.receive(until)? {
+                Some(Reply::Want { sha256, from }) => {
+                    let blob = self.part(sha256, from);
+                    self.connection.send(&Request::Blob(blob))?;
+                }
+                other => return Ok(other),
+            }
+        }
+    }
+
     /// The outcome of the oldest task that has none yet.
     ///
     /// # Errors
     /// When the agent is lost: the host is unreachable then.
     pub fn outcome(&mut self, tell: &mut dyn FnMut(Reply)) -> Result<Outcome, Error> {
         loop {
-            match self.connection.receive(None)? {
+            match self.next(None)? {
                 Some(Reply::Done { outcome, .. }) => return Ok(*outcome),
-                Some(Reply::Want { sha256, from }) => {
-                    let blob = self.part(sha256, from);
-                    self.connection.send(&Request::Blob(blob))?;
-                }
                 Some(reply) => tell(reply),
                 None => {}
             }
@@ -139,4 +151,9 @@ impl Link {
         self.send(task)?;
         self.outcome(tell)
     }
+}
+
+/// Is the host reached over a network, so that it could be cut off and come back to?
+pub fn is_remote(reach: &Reach) -> bool {
+    matches!(reach.kind, ConnectionKind::Ssh | ConnectionKind::OpenSsh)
 }

@@ -6,6 +6,7 @@ mod comeback;
 mod dispatch;
 mod exact;
 mod extra_vars;
+mod guarded;
 mod host;
 mod link;
 mod list;
@@ -132,13 +133,14 @@ struct Shared {
 
 impl Shared {
     /// What a host's agent is told first.
-    fn hello(&self, machine: MachineKind, mode: Mode) -> Hello {
+    fn hello(&self, machine: MachineKind, mode: Mode, remote: bool) -> Hello {
         Hello {
             version: env!("CARGO_PKG_VERSION").into(),
             machine,
             mode,
             run: self.run.clone(),
             pins: self.lock.pins(),
+            remote,
             from: self.from.clone(),
             what: self.options.what(),
             wait_for_lock: self.options.wait_for_lock,
