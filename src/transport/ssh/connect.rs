@@ -78,7 +78,8 @@ fn attempt(target: &Target, ask: &dyn Ask) -> Result<Link, Trouble> {
     prefer(&link, &target.host_keys.0.kinds(name, target.port))
         .map_err(|error| Trouble::Final(broken(&Stop::Ssh(error))))?;
     if let Err(stop) = link.drive(until, |session| session.handshake()) {
-        let error = match (&stop, link.child_status()) {
+        let status = if matches!(stop, Stop::Deadline) { None } else { link.child_status() };
+        let error = match (&stop, status) {
             (_, Some(words)) => target.failed(words),
             (Stop::Deadline, None) => target
                 .failed(format!("connected, but no SSH server answered within {} s", target.connect_timeout.as_secs()))

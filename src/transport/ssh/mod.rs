@@ -60,7 +60,7 @@ pub struct Target {
 /// The far end is asked for a sign of life after `interval` of silence, and is gone after `count` of them unanswered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
-    /// Silence before a question; whole seconds. Zero means the default: nobody waits for ever.
+    /// Silence before a question; no less than two seconds. Zero means the default: nobody waits for ever.
     pub interval: Duration,
     /// Unanswered questions; zero means the default.
     pub count: u32,
@@ -75,7 +75,9 @@ impl Default for Keepalive {
 
 impl Keepalive {
     fn interval(self) -> Duration {
-        if self.interval.is_zero() { Keepalive::default().interval } else { self.interval }
+        // libssh2 does not ask more often than every two seconds.
+        const LEAST: Duration = Duration::from_secs(2);
+        if self.interval.is_zero() { Keepalive::default().interval } else { self.interval.max(LEAST) }
     }
     fn limit(self) -> Duration {
         let count = if self.count == 0 { Keepalive::default().count } else { self.count };

@@ -198,7 +198,15 @@ impl Link {
     /// What a proxy's command said when it ended badly.
     pub fn child_status(&mut self) -> Option<String> {
         let child = self.child.as_mut()?;
-        let status = child.try_wait().ok()??;
+        // Its end of the pipe closes a little before it is gone.
+        let until = Instant::now() + Duration::from_millis(300);
+        let status = loop {
+            match child.try_wait().ok()? {
+                Some(status) => break status,
+                None if Instant::now() >= until => return None,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
         (!status.success()).then(|| format!("the proxy's command ended with {status}"))
     }
 }
@@ -209,6 +217,11 @@ impl Drop for Link {
         let _ = self.session.disconnect(None, "", None);
         self.cut();
         if let Some(mut child) = self.child.take() {
+            // The end of its input ends it, after what it still has to pass on; what does not end then is ended.
+            let until = Instant::now() + Duration::from_millis(300);
+            while child.try_wait().is_ok_and(|status| status.is_none()) && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(2));
+            }
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -104,11 +104,12 @@ fn no_channel(target: &Target, stop: &Stop) -> Error {
         .hint("is the account restricted to file transfer, expired or locked, or MaxSessions 0?")
 }
 
-/// Looks for the agent in all places and becomes it, or says what machine this is.
+/// Looks for the agent in all places and becomes it, or says what machine this is. An empty file, as a power cut leaves
+/// it, would do nothing and call that success: so it must say its name.
 fn find(sha256: &str) -> String {
     format!(
         "/bin/sh -c '{FOLDERS} [ $i = 1 ] || {OURS} || continue; p=$d/agent-{sha256}; \
-         [ -x \"$p\" ] && \"$p\" --version >/dev/null 2>&1 </dev/null && exec \"$p\" agent; done; \
+         case $([ -x \"$p\" ] && \"$p\" --version 2>/dev/null </dev/null) in vfio-provision*) exec \"$p\" agent;; esac; done; \
          echo; echo {ABSENT} $(uname -sm); exit 97'"
     )
 }
