@@ -8,6 +8,7 @@ use ssh2::Channel;
 use super::session::{Link, Stop};
 use crate::agent::protocol::{Reply, Request};
 use crate::agent::{GREETING, frame};
+use crate::transport::Pipe;
 
 /// As much of what the far end says on standard error is kept.
 const WORDS: usize = 4096;
@@ -100,6 +101,8 @@ impl Talk {
             match self.channel.write(bytes) {
                 Ok(count) if count > 0 => bytes = bytes.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(Stop::Io(error)),
+                // Nobody makes room any more.
+                _ if self.ended => return Err(Stop::Io(io::ErrorKind::BrokenPipe.into())),
                 _ => {
                     if link.halfway() || !self.fill(link)? {
                         link.wait(far_future())?;
@@ -196,54 +199,6 @@ impl Remote {
         Ok(bytes)
     }
 
-    /// Sends a frame.
-    ///
-    /// # Errors
-    /// When the connection is gone.
-    pub fn send(&mut self, request: &Request) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        frame::write(&mut bytes, request)?;
-        self.send_bytes(&bytes)
-    }
-
-    /// Waits for a frame; `None` when the far end closed.
-    ///
-    /// # Errors
-    /// When the connection is gone, carries something else, or at `until` (`TimedOut`).
-    pub fn receive(&mut self, until: Option<Instant>) -> io::Result<Option<Reply>> {
-        const HEAD: usize = 4;
-        if !self.have(HEAD, until)? {
-            return if self.waiting().is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
-        }
-        let Some(length) = self.waiting().first_chunk::<HEAD>().map(|length| u32::from_be_bytes(*length)) else {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        };
-        // Too long a frame is refused by `frame::read` below, before more of it is waited for.
-        let size = HEAD.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
-        let whole = size > 1 << 30 || self.have(size, until)?;
-        let mut bytes = self.waiting();
-        let reply = frame::read(&mut bytes);
-        if whole {
-            self.take(size);
-        }
-        reply
-    }
-
-    /// What the far end said last beside its frames, when it is gone.
-    pub fn last_words(&mut self) -> String {
-        let until = Instant::now() + LINGER;
-        while !self.talk.ended {
-            if self.talk.more(&mut self.link, until).is_err() {
-                break;
-            }
-        }
-        let mut words = String::from_utf8_lossy(&self.talk.words).trim().to_string();
-        if let Some(child) = self.link.child_status() {
-            words = format!("{words}\n{child}").trim().to_string();
-        }
-        words
-    }
-
     fn waiting(&self) -> &[u8] {
         self.talk.out.get(self.taken..).unwrap_or_default()
     }
@@ -269,6 +224,47 @@ impl Remote {
             // A long answer must not hold its memory for the rest of the run.
             self.talk.out.shrink_to(1 << 18);
         }
+    }
+}
+
+impl Pipe for Remote {
+    fn send(&mut self, request: &Request) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, request)?;
+        self.send_bytes(&bytes)
+    }
+
+    fn receive(&mut self, until: Option<Instant>) -> io::Result<Option<Reply>> {
+        const HEAD: usize = 4;
+        if !self.have(HEAD, until)? {
+            return if self.waiting().is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+        }
+        let Some(length) = self.waiting().first_chunk::<HEAD>().map(|length| u32::from_be_bytes(*length)) else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        // Too long a frame is refused by `frame::read` below, before more of it is waited for.
+        let size = HEAD.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+        let whole = size > 1 << 30 || self.have(size, until)?;
+        let mut bytes = self.waiting();
+        let reply = frame::read(&mut bytes);
+        if whole {
+            self.take(size);
+        }
+        reply
+    }
+
+    fn last_words(&mut self) -> String {
+        let until = Instant::now() + LINGER;
+        while !self.talk.ended {
+            if self.talk.more(&mut self.link, until).is_err() {
+                break;
+            }
+        }
+        let mut words = String::from_utf8_lossy(&self.talk.words).trim().to_string();
+        if let Some(child) = self.link.child_status() {
+            words = format!("{words}\n{child}").trim().to_string();
+        }
+        words
     }
 }
 
