@@ -83,7 +83,7 @@ impl Login<'_> {
     fn keys(&mut self) -> Result<Answer, Error> {
         let mut files: Vec<KeyFile> = Vec::new();
         for path in &self.target.identities {
-            match keys::read(path) {
+            match keys::read(path, &self.target.certificates) {
                 Ok(Some(file)) => files.push(file),
                 Ok(None) => {}
                 Err(why) => self.tried.push(format!("key {}: {why}", path.display())),
@@ -115,10 +115,10 @@ impl Login<'_> {
         }
         for file in files {
             let public = file.public.as_deref().and_then(keys::blob);
-            if let Some(certificate) = file.certificate.clone()
-                && let Answer::In = self.file(&file, Some(&certificate), "certificate of key")?
-            {
-                return Ok(Answer::In);
+            for certificate in &file.certificates {
+                if let Answer::In = self.file(&file, Some(certificate), "certificate of key")? {
+                    return Ok(Answer::In);
+                }
             }
             if public.is_some_and(|public| held.iter().any(|(key, _)| *key == public)) {
                 continue;
@@ -150,25 +150,25 @@ impl Login<'_> {
             }
         }
         let (link, patience) = (&mut *self.link, self.target.patience());
-        let mut lost = None;
         let done = keys::with_passphrase(&file.path, self.ask, |passphrase| {
-            let step =
-                |session: &mut ssh2::Session| session.userauth_pubkey_memory(&user, public, &file.text, Some(passphrase));
+            let step = |session: &mut ssh2::Session| {
+                session.userauth_pubkey_memory(&user, public, &file.text, Some(passphrase))
+            };
             match link.drive(Instant::now() + patience, step) {
-                Ok(()) => Some(Answer::In),
+                Ok(()) => Ok(Some(Answer::In)),
                 // The passphrase was right, the key is not taken.
-                Err(Stop::Ssh(error)) if error.code() == NOT_TAKEN => Some(Answer::No),
-                Err(Stop::Ssh(error)) if !over(&error) => None,
-                Err(stop) => {
-                    lost = Some(stop);
-                    Some(Answer::No)
-                }
+                Err(Stop::Ssh(error)) if error.code() == NOT_TAKEN => Ok(Some(Answer::No)),
+                Err(Stop::Ssh(error)) if !over(&error) => Ok(None),
+                Err(stop) => Err(stop),
             }
         });
-        if let Some(stop) = lost {
-            self.note(name, stop)?;
-            return Ok(Answer::No);
-        }
+        let done = match done {
+            Ok(done) => done,
+            Err(stop) => {
+                self.note(name, stop)?;
+                return Ok(Answer::No);
+            }
+        };
         match done {
             Some(Answer::In) => return Ok(Answer::In),
             Some(Answer::No) => self.tried.push(format!("{name}: not taken")),
@@ -232,7 +232,9 @@ impl Login<'_> {
     fn methods(&mut self) -> Vec<String> {
         let (user, until) = (self.target.user.clone(), self.until());
         let methods = self.link.drive(until, |session| session.auth_methods(&user).map(str::to_string));
-        methods.map(|text| text.split(',').filter(|word| !word.is_empty()).map(String::from).collect()).unwrap_or_default()
+        methods
+            .map(|text| text.split(',').filter(|word| !word.is_empty()).map(String::from).collect())
+            .unwrap_or_default()
     }
 
     fn nobody(mut self) -> Error {
@@ -272,8 +274,8 @@ impl Login<'_> {
         };
         let mut keys: Vec<(Vec<u8>, Option<String>)> = Vec::new();
         for file in files {
-            let parts = [file.certificate.as_deref(), file.public.as_deref()];
-            for blob in parts.into_iter().flatten().filter_map(keys::blob) {
+            let parts = file.certificates.iter().chain(&file.public);
+            for blob in parts.filter_map(|text| keys::blob(text)) {
                 if listed.contains(&blob) && !keys.iter().any(|(key, _)| *key == blob) {
                     keys.push((blob, Some(file.path.display().to_string())));
                 }
@@ -345,7 +347,9 @@ struct Person<'a> {
 impl KeyboardInteractivePrompt for Person<'_> {
     fn prompt(&mut self, _user: &str, _instructions: &str, prompts: &[Prompt<'_>]) -> Vec<String> {
         let answer = |prompt: &Prompt<'_>| {
-            if !prompt.echo && let Some(password) = self.password.take() {
+            if !prompt.echo
+                && let Some(password) = self.password.take()
+            {
                 return password;
             }
             // What a far end wants to have shown is shown as text only.

@@ -52,7 +52,8 @@ pub(super) fn open(target: &Target, ask: &dyn Ask) -> Result<Link, Error> {
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-    let tries = if target.retries > 0 { format!(" ({} tries)", target.retries.saturating_add(1)) } else { String::new() };
+    let tries =
+        if target.retries > 0 { format!(" ({} tries)", target.retries.saturating_add(1)) } else { String::new() };
     match attempt(target, ask) {
         Ok(link) => Ok(link),
         Err(Trouble::Final(error)) => Err(error),
@@ -84,10 +85,11 @@ fn attempt(target: &Target, ask: &dyn Ask) -> Result<Link, Trouble> {
             (Stop::Deadline, None) => target
                 .failed(format!("connected, but no SSH server answered within {} s", target.connect_timeout.as_secs()))
                 .hint("is it an SSH server, and is the machine not overloaded? ConnectTimeout sets how long is waited"),
-            (Stop::Ssh(error), None) if matches!(error.code(), ssh2::ErrorCode::Session(-5 | -8)) => broken(&stop).hint(
-                "this program speaks curve25519, ECDH and Diffie-Hellman with SHA-2 only, and no post-quantum key \
+            (Stop::Ssh(error), None) if matches!(error.code(), ssh2::ErrorCode::Session(-5 | -8)) => broken(&stop)
+                .hint(
+                    "this program speaks curve25519, ECDH and Diffie-Hellman with SHA-2 only, and no post-quantum key \
                  exchange: ansible_connection=openssh has what your own ssh has",
-            ),
+                ),
             _ => broken(&stop),
         };
         return Err(Trouble::Again(error));
@@ -242,7 +244,6 @@ fn ahosts(text: &str) -> Vec<IpAddr> {
 /// A command whose standard input and output lead to the machine.
 fn proxy_command(target: &Target, command: &str) -> Result<Socket, Trouble> {
     let trouble = |e: std::io::Error| Trouble::Final(target.failed(format!("the proxy's command does not start: {e}")));
-    let command = fill_in(command, target).map_err(|why| Trouble::Final(target.failed(why)))?;
     let (ours, theirs) = UnixStream::pair().map_err(trouble)?;
     let theirs = OwnedFd::from(theirs);
     let copy = theirs.try_clone().map_err(trouble)?;
@@ -255,34 +256,6 @@ fn proxy_command(target: &Target, command: &str) -> Result<Socket, Trouble> {
         .spawn()
         .map_err(trouble)?;
     Ok(Socket { fd: OwnedFd::from(ours), tcp: false, address: None, child: Some(child) })
-}
-
-/// The tokens of a `ProxyCommand` (`man ssh_config`, TOKENS). What stands for a name must not be read as shell.
-fn fill_in(command: &str, target: &Target) -> Result<String, String> {
-    let mut text = String::new();
-    let mut rest = command.chars();
-    while let Some(letter) = rest.next() {
-        if letter != '%' {
-            text.push(letter);
-            continue;
-        }
-        let word = match rest.next() {
-            Some('%') => "%".to_string(),
-            Some('h') => target.address.clone(),
-            Some('n') => target.name.clone(),
-            Some('p') => target.port.to_string(),
-            Some('r') => target.user.clone(),
-            other => {
-                let other = other.map(String::from).unwrap_or_default();
-                return Err(format!("the proxy's command has %{other}: only %h, %n, %p, %r and %% are known"));
-            }
-        };
-        if word.starts_with('-') || word.chars().any(|c| c.is_whitespace() || c.is_control() || "'\"`$\\;&<>|(){}".contains(c)) {
-            return Err(format!("{word:?} can't stand in the proxy's command: it is not a plain name"));
-        }
-        text.push_str(&word);
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -22,15 +22,15 @@ pub(super) struct KeyFile {
     pub encrypted: bool,
     /// `TYPE BASE64`, where it can be told without the passphrase.
     pub public: Option<String>,
-    /// The certificate beside it.
-    pub certificate: Option<String>,
+    /// Its certificates: that beside it, and those of the given ones that are for it.
+    pub certificates: Vec<String>,
 }
 
 /// Reads a private key; `Ok(None)` when there is none.
 ///
 /// # Errors
 /// Says why it can't be used.
-pub(super) fn read(path: &Path) -> Result<Option<KeyFile>, String> {
+pub(super) fn read(path: &Path, certificates: &[PathBuf]) -> Result<Option<KeyFile>, String> {
     let meta = match std::fs::metadata(path) {
         Ok(meta) => meta,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -50,8 +50,25 @@ pub(super) fn read(path: &Path) -> Result<Option<KeyFile>, String> {
         std::fs::read_to_string(name).ok().map(|text| text.trim().to_string()).filter(|text| !text.is_empty())
     };
     let (encrypted, public) = look(&text)?;
-    let certificate = beside("-cert.pub");
-    Ok(Some(KeyFile { path: path.to_path_buf(), encrypted, public: public.or_else(|| beside(".pub")), certificate, text }))
+    let public = public.or_else(|| beside(".pub"));
+    let mut certificates: Vec<String> = certificates
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(file).ok())
+        .map(|text| text.trim().to_string())
+        .filter(|text| public.as_deref().is_some_and(|public| is_for(text, public)))
+        .collect();
+    certificates.extend(beside("-cert.pub"));
+    certificates.dedup();
+    Ok(Some(KeyFile { path: path.to_path_buf(), encrypted, public, certificates, text }))
+}
+
+/// Is the certificate for this key? It has the key's own parts behind its kind and a random number (PROTOCOL.certkeys in
+/// OpenSSH's sources).
+fn is_for(certificate: &str, public: &str) -> bool {
+    let (Some(certificate), Some(public)) = (blob(certificate), blob(public)) else { return false };
+    let parts = |bytes| string(bytes).map(|(_, rest)| rest);
+    let (Some(key), Some(certified)) = (parts(&public), parts(&certificate).and_then(parts)) else { return false };
+    !key.is_empty() && certified.starts_with(key)
 }
 
 /// Is it encrypted, and what is its public part?
@@ -107,31 +124,36 @@ pub(super) fn blob(public: &str) -> Option<Vec<u8>> {
 static PASSPHRASES: Mutex<BTreeMap<PathBuf, Option<String>>> = Mutex::new(BTreeMap::new());
 
 /// Gives a key's passphrase to `works` until it says yes. It is asked for once, whatever the number of hosts; who needs
-/// it meanwhile waits. `None` when nobody gave one that works.
-pub(super) fn with_passphrase<T>(path: &Path, ask: &dyn Ask, mut works: impl FnMut(&str) -> Option<T>) -> Option<T> {
-    let known = || PASSPHRASES.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut passphrases = known();
+/// it meanwhile waits. `None` when nobody gave one that works; an error of `works` says nothing about the passphrase.
+pub(super) fn with_passphrase<T, E>(
+    path: &Path,
+    ask: &dyn Ask,
+    mut works: impl FnMut(&str) -> Result<Option<T>, E>,
+) -> Result<Option<T>, E> {
+    let mut passphrases = PASSPHRASES.lock().unwrap_or_else(PoisonError::into_inner);
     match passphrases.get(path).cloned() {
         Some(Some(passphrase)) => {
             drop(passphrases);
             works(&passphrase)
         }
         // It was asked for in vain.
-        Some(None) => None,
+        Some(None) => Ok(None),
         None => {
-            for try_number in 0..3 {
-                let again = if try_number > 0 { "That did not open it. " } else { "" };
-                let Some(passphrase) = ask.secret(&format!("{again}Passphrase for {}: ", path.display())) else { break };
+            for number in 0..3 {
+                let again = if number > 0 { "That did not open it. " } else { "" };
+                let Some(passphrase) = ask.secret(&format!("{again}Passphrase for {}: ", path.display())) else {
+                    break;
+                };
                 if passphrase.is_empty() {
                     break;
                 }
-                if let Some(done) = works(&passphrase) {
+                if let Some(done) = works(&passphrase)? {
                     passphrases.insert(path.to_path_buf(), Some(passphrase));
-                    return Some(done);
+                    return Ok(Some(done));
                 }
             }
             passphrases.insert(path.to_path_buf(), None);
-            None
+            Ok(None)
         }
     }
 }
@@ -157,7 +179,10 @@ mod tests {
         }
         key.extend([0, 0, 0, 1, 0, 0, 0, 15]);
         key.extend(&public);
-        let text = format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----", STANDARD.encode(&key));
+        let text = format!(
+            "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----",
+            STANDARD.encode(&key)
+        );
         let (encrypted, shown) = look(&text).unwrap();
         assert!(encrypted);
         assert_eq!(blob(&shown.unwrap()), Some(public));

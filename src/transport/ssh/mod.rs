@@ -37,6 +37,8 @@ pub struct Target {
     pub user: String,
     /// Private keys, in the order in which they are tried. A missing one is passed over.
     pub identities: Vec<PathBuf>,
+    /// Certificates for these keys, beside `KEY-cert.pub`, which is always looked for.
+    pub certificates: Vec<PathBuf>,
     /// Only these keys are offered, also of those that the ssh-agent has.
     pub identities_only: bool,
     /// The ssh-agent's socket ([`agent_socket`]), where it may be asked.
@@ -93,7 +95,7 @@ pub enum Proxy {
     None,
     /// Through these machines, the first of which is reached by its own `proxy`.
     Jump(Vec<Target>),
-    /// Through the standard input and output of a shell command; `%h`, `%p`, `%r`, `%n` and `%%` are filled in.
+    /// Through the standard input and output of a command for `/bin/sh`, whose tokens (`%h` …) are filled in already.
     Command(String),
 }
 

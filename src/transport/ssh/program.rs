@@ -27,11 +27,8 @@ impl AgentProgram {
     /// # Errors
     /// When the program's own file can't be read.
     pub fn current() -> Result<AgentProgram, Error> {
-        let path = std::env::current_exe()
-            .map_err(|e| Error::failed(format!("can't tell which program this is: {e}")))?;
-        // The file may have been replaced since: what runs is what is sent.
-        let path = if path.exists() { path } else { PathBuf::from("/proc/self/exe") };
-        AgentProgram::with_cache(&path, cache_file().as_deref())
+        // The kernel's own link leads to what runs, also when the file was replaced or removed since.
+        AgentProgram::with_cache(Path::new("/proc/self/exe"), cache_file().as_deref())
     }
 
     /// A program at `path`.

@@ -129,7 +129,7 @@ fn place(program: &AgentProgram, skip: &str) -> String {
          p=$d/$n.part.$$; mv \"$d/$n.part\" \"$p\" 2>/dev/null || (: >\"$p\") 2>/dev/null || continue; \
          s=$(wc -c <\"$p\"); s=$((s)); [ $s -le {size} ] || {{ : >\"$p\"; s=0; }}; \
          set -- $(df -Pk \"$d\" 2>/dev/null | tail -n 1); \
-         if [ \"${{4:-0}}\" -lt $(({kilobytes}-s/1024)) ] 2>/dev/null; then rm -f \"$p\"; continue; fi; \
+         if [ \"${{4:-x}}\" -lt $(({kilobytes}-s/1024)) ] 2>/dev/null; then rm -f \"$p\"; continue; fi; \
          echo; echo {SEND} $i $s \"$d\"; \
          cat >>\"$p\" 2>/dev/null; r=$?; s=$(wc -c <\"$p\"); s=$((s)); \
          if [ $r -ne 0 ]; then rm -f \"$p\"; echo {FULL}; exit 99; fi; \
@@ -182,9 +182,9 @@ fn send(link: &mut Link, target: &Target, program: &AgentProgram) -> Result<(), 
             // What was there already was not the first part of this program.
             again = false;
         } else {
-            return Err(target
-                .failed(format!("the program arrived damaged in {name}:\n{said}"))
-                .hint("was the program replaced just now? Then the next run will do; sha256sum must be on the machine"));
+            return Err(target.failed(format!("the program arrived damaged in {name}:\n{said}")).hint(
+                "was the program replaced just now? Then the next run will do; sha256sum must be on the machine",
+            ));
         }
     }
     Err(nowhere(target, program, ""))
