@@ -1,5 +1,6 @@
 //! A byte pipe to an agent. The agent is the same everywhere; only the pipe differs.
 
+pub mod ssh;
 mod thread;
 
 use std::io;
