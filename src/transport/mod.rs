@@ -1,6 +1,7 @@
 //! A byte pipe to an agent. The agent is the same everywhere; only the pipe differs.
 
 mod child;
+pub mod ssh_config;
 mod thread;
 
 use std::io;
