@@ -1,6 +1,10 @@
 //! A byte pipe to an agent. The agent is the same everywhere; only the pipe differs.
 
+pub mod ask;
 mod child;
+pub mod far_end;
+pub mod known_hosts;
+pub mod openssh;
 pub mod ssh_config;
 mod thread;
 
