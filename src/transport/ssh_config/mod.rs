@@ -4,6 +4,7 @@
 //! The files are read once for a run ([`Config::load`]); then each host is looked up in them ([`lookup`], [`route`]).
 //! What we can't honour becomes a warning with its place; a run says each once ([`Said`]).
 
+mod arguments;
 mod collect;
 mod keywords;
 mod local;
