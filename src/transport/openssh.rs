@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::Pipe;
 use super::ask::Ask;
 use super::far_end::{self, AfterPut, Noise};
 use crate::agent::frame;
@@ -356,37 +357,6 @@ impl Process {
         }
     }
 
-    /// Sends a request. What comes meanwhile is read by a thread of its own, so this never waits for itself.
-    ///
-    /// # Errors
-    /// When `ssh` is gone.
-    pub fn send(&mut self, request: &Request) -> io::Result<()> {
-        match &mut self.output {
-            Some(output) => frame::write(output, request),
-            None => Err(io::ErrorKind::BrokenPipe.into()),
-        }
-    }
-
-    /// Waits for the next reply; `None` when the far end closed.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::TimedOut`] at `until`; or when what comes is no frame.
-    pub fn receive(&mut self, until: Option<Instant>) -> io::Result<Option<Reply>> {
-        loop {
-            match self.next(until)? {
-                Some(Event::Reply(reply)) => return Ok(Some(*reply)),
-                Some(_) => {}
-                None => return Ok(None),
-            }
-        }
-    }
-
-    /// What `ssh` and the far end said on standard error; nothing more can be sent after it.
-    pub fn last_words(&mut self) -> String {
-        self.finish();
-        self.said()
-    }
-
     fn said(&self) -> String {
         self.words.lock().unwrap_or_else(PoisonError::into_inner).trim().to_string()
     }
@@ -430,6 +400,31 @@ impl Process {
         self.kill();
         self.finish();
         Failure { code: None, words: self.said() }
+    }
+}
+
+impl Pipe for Process {
+    /// What comes meanwhile is read by a thread of its own, so this never waits for itself.
+    fn send(&mut self, request: &Request) -> io::Result<()> {
+        match &mut self.output {
+            Some(output) => frame::write(output, request),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn receive(&mut self, until: Option<Instant>) -> io::Result<Option<Reply>> {
+        loop {
+            match self.next(until)? {
+                Some(Event::Reply(reply)) => return Ok(Some(*reply)),
+                Some(_) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn last_words(&mut self) -> String {
+        self.finish();
+        self.said()
     }
 }
 
