@@ -146,19 +146,20 @@ pub fn explain(code: i32, words: &str) -> (String, Option<&'static str>) {
     let words = words.trim();
     let with = |text: &str| if words.is_empty() { text.to_string() } else { format!("{text}: {words}") };
     match code {
-        FOREIGN => (
-            with("this program does not run on that machine"),
-            Some("the far end must be Linux on x86-64"),
-        ),
+        FOREIGN => (with("this program does not run on that machine"), Some("the far end must be Linux on x86-64")),
         NO_PLACE => (
             with("there is no place for the agent on that machine"),
-            Some("it needs some 20 MB, without `noexec`, in the home folder, /var/tmp, /tmp, /run/user/UID or /dev/shm"),
+            Some(
+                "it needs some 20 MB, without `noexec`, in the home folder, /var/tmp, /tmp, /run/user/UID or /dev/shm",
+            ),
         ),
         DAMAGED => (with("the agent arrives damaged"), Some("look at that machine's memory and disk")),
         UNWRITABLE => (with("the agent can't be written on that machine"), Some("make room there")),
         BLOCKED | NOT_EXECUTABLE => (
             with("the agent is on that machine and can't be executed"),
-            Some("a policy there may forbid it (fapolicyd, SELinux, AppArmor, noexec): allow it for ~/.cache/vfio-provision"),
+            Some(
+                "a policy there may forbid it (fapolicyd, SELinux, AppArmor, noexec): allow it for ~/.cache/vfio-provision",
+            ),
         ),
         CUT => (with("the connection ended while the agent was sent"), None),
         127 => (with("that machine has no /bin/sh where this user may run it"), None),

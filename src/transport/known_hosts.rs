@@ -33,7 +33,9 @@ impl HostKey {
     pub fn algorithm(&self) -> Option<&str> {
         let (length, rest) = self.0.split_first_chunk::<4>()?;
         let name = rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
-        std::str::from_utf8(name).ok().filter(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()))
+        std::str::from_utf8(name)
+            .ok()
+            .filter(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()))
     }
 
     /// `SHA256:…`, as `ssh-keygen -l` shows it.
@@ -231,7 +233,9 @@ impl KnownHosts {
             match look(&now, &name, key) {
                 Verdict::Known => Ok(None),
                 Verdict::Changed { old, place } => Err(changed(options, key, &old, &place)),
-                Verdict::Revoked(place) => Err(Error::refused(format!("the key of {name} was just revoked at {place}"))),
+                Verdict::Revoked(place) => {
+                    Err(Error::refused(format!("the key of {name} was just revoked at {place}")))
+                }
                 Verdict::Unknown | Verdict::Authority(_) => {
                     let name = if hashed { file::hash(&name)? } else { name.clone() };
                     Ok(Some(format!("{name} {line}\n")))

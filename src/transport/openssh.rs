@@ -241,7 +241,8 @@ fn start(
         Ok(_) => Ok(Err(process.end())),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(Err(process.stop())),
         Err(error) => {
-            Err(Error::failed(format!("{}: {error}", target.address)).hint("what that machine says is no agent's greeting"))
+            Err(Error::failed(format!("{}: {error}", target.address))
+                .hint("what that machine says is no agent's greeting"))
         }
     }
 }
@@ -251,7 +252,8 @@ fn send(target: &Target, program: &Program, skip: usize, batch: bool, ask: &dyn 
     if !batch {
         let mut done = None;
         ask.lend(&mut || done = Some(send_now(target, program, skip, false)));
-        return done.unwrap_or_else(|| Err(Error::failed(format!("{}: there is no terminal any more", target.address))));
+        return done
+            .unwrap_or_else(|| Err(Error::failed(format!("{}: there is no terminal any more", target.address))));
     }
     send_now(target, program, skip, true)
 }
@@ -328,10 +330,10 @@ impl Process {
             process.kill();
             return Err(Error::failed("ssh has no pipes"));
         };
-        let threads = std::thread::Builder::new()
-            .name("ssh".into())
-            .spawn(move || listen(input, first, &sender))
-            .and_then(|_| std::thread::Builder::new().name("ssh's words".into()).spawn(move || overhear(errors, &words)));
+        let threads =
+            std::thread::Builder::new().name("ssh".into()).spawn(move || listen(input, first, &sender)).and_then(
+                |_| std::thread::Builder::new().name("ssh's words".into()).spawn(move || overhear(errors, &words)),
+            );
         match threads {
             Ok(_) => Ok(process),
             Err(error) => {

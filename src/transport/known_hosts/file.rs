@@ -96,8 +96,11 @@ impl KnownFile {
         if !broken.is_empty() {
             let source = Source::new(path.display().to_string(), text);
             warnings.extend(broken.into_iter().map(|(start, length, why)| {
-                Diagnostic::warning(format!("this line of known host keys is passed over: {why}"))
-                    .at(&Span::new(&source, start, start + length))
+                Diagnostic::warning(format!("this line of known host keys is passed over: {why}")).at(&Span::new(
+                    &source,
+                    start,
+                    start + length,
+                ))
             }));
         }
         (KnownFile { path: path.to_path_buf(), entries }, warnings)

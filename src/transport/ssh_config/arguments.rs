@@ -53,7 +53,9 @@ impl Overrides {
                                 set(key, value);
                             }
                             'J' if jumps(&value).is_none() => {
-                                return Err(wrong(format!("`-J {value}` is not [user@]host[:port] with commas between")));
+                                return Err(wrong(format!(
+                                    "`-J {value}` is not [user@]host[:port] with commas between"
+                                )));
                             }
                             'J' => set("ProxyJump", &value),
                             'i' => set("IdentityFile", &format!("\"{value}\"")),

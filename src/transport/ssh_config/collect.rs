@@ -140,7 +140,8 @@ impl<'a> Walk<'a> {
                             continue;
                         }
                         _ => {
-                            let known = ["host", "originalhost", "user", "localuser", "all", "final", "canonical", "exec"];
+                            let known =
+                                ["host", "originalhost", "user", "localuser", "all", "final", "canonical", "exec"];
                             return Err(wrong(format!("`Match` knows no `{name}`")).nearest(&name, known));
                         }
                     }
@@ -185,14 +186,20 @@ impl<'a> Walk<'a> {
                 }
             }
             "certificatefile" => {
-                if found.certificate_files.len() < MOST_KEYS && !found.certificate_files.iter().any(|file| file == word) {
+                if found.certificate_files.len() < MOST_KEYS && !found.certificate_files.iter().any(|file| file == word)
+                {
                     found.certificate_files.push(word.into());
                 }
             }
             "identityagent" => first(&mut found.identity_agent, word.into()),
             "hostkeyalias" => first(&mut found.host_key_alias, word.into()),
-            "identitiesonly" | "hashknownhosts" | "passwordauthentication" | "kbdinteractiveauthentication"
-            | "challengeresponseauthentication" | "skeyauthentication" | "tisauthentication" => {
+            "identitiesonly"
+            | "hashknownhosts"
+            | "passwordauthentication"
+            | "kbdinteractiveauthentication"
+            | "challengeresponseauthentication"
+            | "skeyauthentication"
+            | "tisauthentication" => {
                 let slot = match line.keyword.as_str() {
                     "identitiesonly" => &mut found.identities_only,
                     "hashknownhosts" => &mut found.hash_known_hosts,
@@ -314,7 +321,8 @@ pub(super) fn jumps(text: &str) -> Option<Vec<Jump>> {
 fn jump(text: &str) -> Option<Jump> {
     let text = text.strip_prefix("ssh://").map_or(text, |rest| rest.trim_end_matches('/'));
     let (user, place) = match text.rsplit_once('@') {
-        Some((user, place)) => (Some(user.to_string()).filter(|user| !user.is_empty())?.into(), place),
+        Some((user, place)) if !user.is_empty() => (Some(user.to_string()), place),
+        Some(_) => return None,
         None => (None, text),
     };
     let (host, port) = if let Some((host, port)) = place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

@@ -65,8 +65,10 @@ impl Config {
                 config.named = Some(path.clone());
             }
             Files::Usual => {
-                let usual =
-                    [(local.ssh_folder().join("config"), Origin::User), (local.system.join("ssh_config"), Origin::System)];
+                let usual = [
+                    (local.ssh_folder().join("config"), Origin::User),
+                    (local.system.join("ssh_config"), Origin::System),
+                ];
                 for (path, origin) in usual {
                     if let Some(lines) = read::file(&path, origin, local, 0)? {
                         config.files.push((origin, lines));
@@ -242,10 +244,12 @@ pub fn lookup(config: &Config, alias: &str, over: &Overrides, local: &Local) -> 
 pub fn route(config: &Config, alias: &str, over: &Overrides, local: &Local) -> Result<Vec<HostOptions>, Diagnostic> {
     let mut way = vec![lookup(config, alias, over, local)?];
     while let Some(first) = way.first_mut() {
-        let Proxy::Jump(jumps) = std::mem::take(&mut first.proxy) else {
-            // It was none, or a command; that stays.
-            break;
+        let jumps = match &mut first.proxy {
+            Proxy::Jump(jumps) => std::mem::take(jumps),
+            Proxy::Direct | Proxy::Command(_) => break,
         };
+        // From now on the way itself says over what it goes.
+        first.proxy = Proxy::Direct;
         let mut ahead = Vec::new();
         for jump in jumps {
             let over = Overrides { user: jump.user, port: jump.port, ..Overrides::default() };
@@ -340,12 +344,13 @@ fn finish(found: Collected, alias: &str, local: &Local) -> Result<HostOptions, D
         },
     };
     let proxy = match found.proxy.unwrap_or_default() {
-        Proxy::Command(text) => Proxy::Command(
-            tokens.expand(&text, "hnprk", false, local).map_err(|why| wrong("ProxyCommand", why))?,
-        ),
+        Proxy::Command(text) => {
+            Proxy::Command(tokens.expand(&text, "hnprk", false, local).map_err(|why| wrong("ProxyCommand", why))?)
+        }
         other => other,
     };
-    let usual = |names: &[&str], folder: &Path| -> Vec<PathBuf> { names.iter().map(|name| folder.join(name)).collect() };
+    let usual =
+        |names: &[&str], folder: &Path| -> Vec<PathBuf> { names.iter().map(|name| folder.join(name)).collect() };
     let ssh = local.ssh_folder();
     Ok(HostOptions {
         alias: alias.to_string(),

@@ -52,8 +52,11 @@ pub(super) fn file(path: &Path, origin: Origin, local: &Local, depth: usize) -> 
     let foreign = meta.uid() != 0 && meta.uid() != local.uid;
     if origin == Origin::User && (foreign || meta.mode() & 0o022 != 0) {
         let whose = if foreign { "it belongs to somebody else" } else { "others may write it" };
-        return Err(Diagnostic::error(format!("{} is not used: {whose}", path.display()))
-            .help(format!("make it yours alone: chmod go-w {0}; chown {1} {0}", path.display(), local.user)));
+        return Err(Diagnostic::error(format!("{} is not used: {whose}", path.display())).help(format!(
+            "make it yours alone: chmod go-w {0}; chown {1} {0}",
+            path.display(),
+            local.user
+        )));
     }
     if meta.len() > LONGEST {
         return Err(trouble(format!("{} bytes are no configuration", meta.len())));

@@ -18,10 +18,6 @@ fn config(text: &str) -> Config {
     Config { files: vec![(Origin::Named, lines)], named: None }
 }
 
-fn options(text: &str, host: &str) -> HostOptions {
-    lookup(&config(text), host, &Overrides::default(), &local()).unwrap()
-}
-
 fn over(arguments: &str) -> Overrides {
     let mut over = Overrides::default();
     over.arguments("ansible_ssh_common_args", "ws01", arguments).unwrap();
@@ -159,14 +155,20 @@ fn reads_as_openssh_does() {
     }
     let local = Local::here();
     let path = folder.path().join("config");
-    let mut compared = 0;
+    let (mut compared, mut wrong) = (0, Vec::new());
     for text in &configs {
         std::fs::write(&path, text).unwrap();
         let config = Config::load(&Files::Only(path.clone()), &local).unwrap();
         for host in HOSTS {
             let output = Command::new("ssh").arg("-G").arg("-F").arg(&path).arg(host).output();
             let Ok(output) = output else { return eprintln!("skipped: no ssh here") };
-            assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+            let errors = String::from_utf8_lossy(&output.stderr);
+            if errors.contains("jumphost loop") {
+                let ours = route(&config, host, &Overrides::default(), &local).unwrap_err().to_string();
+                assert!(ours.contains("never ends"), "{host} in:\n{text}\n{ours}");
+                continue;
+            }
+            assert!(output.status.success(), "{text}\n{errors}");
             let mut theirs: BTreeMap<String, Vec<String>> = BTreeMap::new();
             for line in String::from_utf8_lossy(&output.stdout).lines() {
                 let (key, value) = line.split_once(' ').unwrap_or((line, ""));
@@ -174,16 +176,21 @@ fn reads_as_openssh_does() {
             }
             let found = collect(&config, host, &Overrides::default(), &local).unwrap();
             for (key, ours) in dump(&found, host, &local) {
-                assert_eq!(theirs.get(&key), Some(&ours), "{key} of {host} in:\n{text}");
+                if theirs.get(&key) != Some(&ours) {
+                    wrong.push(format!("{key} of {host}: {:?}, and ours: {ours:?}, in:\n{text}", theirs.get(&key)));
+                }
                 compared += 1;
             }
             // And what they have, we must have, where it does not stand there by itself.
             for key in ["proxyjump", "proxycommand", "hostkeyalias", "identityagent", "certificatefile"] {
                 let ours = dump(&found, host, &local);
-                assert_eq!(theirs.get(key), ours.get(key), "{key} of {host} in:\n{text}");
+                if theirs.contains_key(key) && !ours.contains_key(key) {
+                    wrong.push(format!("{key} of {host}: {:?}, and ours: nothing, in:\n{text}", theirs.get(key)));
+                }
             }
         }
     }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
     assert!(compared > 3000, "{compared}");
 }
 
@@ -214,7 +221,11 @@ fn mistakes_have_a_place() {
             .to_string();
         assert!(error.contains(&format!("config:{line}:")) && error.contains(part), "{text}: {error}");
         let theirs = Command::new("ssh").arg("-G").arg("-F").arg(&path).arg("web1").output();
-        assert!(theirs.is_ok_and(|output| !output.status.success()), "OpenSSH takes: {text}");
+        // Older ones find an option in the place of a host only when they connect.
+        assert!(
+            text.contains("-oProxyCommand") || theirs.is_ok_and(|output| !output.status.success()),
+            "OpenSSH takes: {text}"
+        );
     }
     let error = Config::load(&Files::Only(folder.path().join("none")), &local()).unwrap_err().to_string();
     assert!(error.contains("there is no file"), "{error}");
@@ -291,7 +302,8 @@ fn the_hash_of_the_connection_is_openssh_s() {
     std::fs::write(&path, "Port 17\nUser u\nControlPath /x/%C\nIdentityFile /x/%C\n").unwrap();
     let local = Local::here();
     let options =
-        lookup(&Config::load(&Files::Only(path.clone()), &local).unwrap(), "web1", &Overrides::default(), &local).unwrap();
+        lookup(&Config::load(&Files::Only(path.clone()), &local).unwrap(), "web1", &Overrides::default(), &local)
+            .unwrap();
     let output = Command::new("ssh").arg("-G").arg("-F").arg(&path).arg("web1").output().unwrap();
     let output = String::from_utf8_lossy(&output.stdout);
     let theirs = output.lines().find_map(|line| line.strip_prefix("controlpath ")).unwrap();
@@ -346,7 +358,8 @@ fn the_way_is_followed_and_a_circle_is_seen() {
                 Host next\nProxyJump never\nHost loop\nProxyJump pool\nHost pool\nProxyJump loop\n\
                 Host self\nProxyJump self\n";
     let config = config(text);
-    let way = route(&config, "far", &Overrides { user: Some("root".into()), ..Overrides::default() }, &local()).unwrap();
+    let way =
+        route(&config, "far", &Overrides { user: Some("root".into()), ..Overrides::default() }, &local()).unwrap();
     let shown: Vec<String> = way.iter().map(|hop| format!("{}@{}", hop.user, hop.known_as())).collect();
     let me = local().user;
     assert_eq!(shown, [format!("{me}@near"), format!("{me}@next"), "m@[mid]:2200".into(), "root@far".into()]);
@@ -368,9 +381,11 @@ fn what_is_not_honoured_is_said_once() {
     for host in ["a", "b", "a"] {
         let options = lookup(&config, host, &Overrides::default(), &local()).unwrap();
         assert_eq!(options.port, 22);
-        shown.extend(said.new_ones(&options.warnings).iter().map(|w| {
-            format!("{} {}", w.span.as_ref().unwrap().line_column().0, w.message)
-        }));
+        shown.extend(
+            said.new_ones(&options.warnings)
+                .iter()
+                .map(|w| format!("{} {}", w.span.as_ref().unwrap().line_column().0, w.message)),
+        );
     }
     assert_eq!(
         shown,
@@ -390,13 +405,13 @@ fn every_keyword_that_this_ssh_knows_is_known_here() {
     let Ok(output) = Command::new("ssh").args(["-G", "-F", "none", "x"]).output() else { return };
     let mut unknown = Vec::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let keyword = line.split(' ').next().unwrap_or_default();
-        let known = keywords::QUIET.contains(&keyword)
-            || keywords::QUIET_TOO.contains(&keyword)
+        let keyword = line.split(' ').next().unwrap_or_default().to_lowercase();
+        let known = keywords::QUIET.contains(&&*keyword)
+            || keywords::QUIET_TOO.contains(&&*keyword)
             || keywords::MISSING.iter().any(|missing| missing.keyword == keyword)
-            || keywords::HONOURED.iter().any(|name| name.eq_ignore_ascii_case(keyword));
+            || keywords::HONOURED.iter().any(|name| name.eq_ignore_ascii_case(&keyword));
         if !known && !keyword.is_empty() {
-            unknown.push(keyword.to_string());
+            unknown.push(keyword);
         }
     }
     // `ssh -G` shows the name that was asked for as if it were a keyword.
