@@ -256,3 +256,53 @@ fn who_could_help_gets_the_terminal_once() {
     assert!(error.contains("Permission denied"), "{error}");
     assert_eq!(*person.0.lock().unwrap(), 1);
 }
+
+/// What known_hosts means to us, it means to OpenSSH's client, too.
+#[test]
+fn openssh_agrees_on_what_is_known() {
+    use super::super::known_hosts::{HostKey, KnownHosts, Verdict};
+    use super::super::ssh_config::{Config, Local, Overrides, lookup};
+    use base64::Engine as _;
+    let Some(server) = server("") else { return };
+    for kind in ["rsa", "ecdsa", "ed25519"] {
+        let made = Command::new("ssh-keygen").args(["-q", "-t", kind, "-N", "", "-f"]).arg(server.path(kind)).status();
+        assert!(made.unwrap().success());
+    }
+    let public = |name: &str| {
+        let text = std::fs::read_to_string(server.path(name).with_extension("pub")).unwrap();
+        text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+    };
+    let (host, known_hosts) = (public("host"), server.path("known_hosts"));
+    let encoded = host.split(' ').nth(1).unwrap();
+    let shown = HostKey(base64::engine::general_purpose::STANDARD.decode(encoded).unwrap());
+    let mut options = lookup(&Config::default(), "127.0.0.1", &Overrides::default(), &Local::here()).unwrap();
+    options.port = server.port;
+    options.user_known_hosts = vec![known_hosts.clone()];
+    options.global_known_hosts.clear();
+    let name = options.known_as();
+    let mut target = server.target();
+    target.check_host_key = Some(true);
+    for (lines, known) in [
+        (format!("{name} {host}\n"), true),
+        (format!("127.0.0.1 {host}\n"), true),
+        (format!("[127.0.0.1]:1 {host}\n"), false),
+        (format!("[127.*]:* {host}\n"), true),
+        (format!("[127.*]:*,!{name} {host}\n"), false),
+        (format!("{name} {}\n", public("rsa")), false),
+        (format!("{name} {}\n{name} {}\n{name} {host}\n", public("rsa"), public("ed25519")), true),
+        (format!("{name} {}\n127.0.0.1 {host}\n", public("ecdsa")), false),
+        (format!("@cert-authority {name} {host}\n"), false),
+        (format!("@cert-authority {name} {}\n{name} {host}\n", public("rsa")), true),
+        (format!("@revoked {name} {}\n{name} {host}\n", public("rsa")), true),
+        (format!("{name} {host}\n@revoked * {host}\n"), false),
+        (format!("#{name} {host}\n  # x\n\n \t{name}\t{host} comment\n"), true),
+        (format!("{name} ssh-rsa {encoded}\n"), false),
+        (String::new(), false),
+    ] {
+        std::fs::write(&known_hosts, &lines).unwrap();
+        let ours = KnownHosts::new().verdict(&options, &shown).unwrap();
+        assert_eq!(ours == Verdict::Known, known, "{ours:?}:\n{lines}");
+        let theirs = server.connect(&target);
+        assert_eq!(theirs.is_ok(), known, "OpenSSH:\n{lines}");
+    }
+}

