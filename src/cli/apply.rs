@@ -120,6 +120,7 @@ fn settings(options: &RunOptions) -> Result<Settings, Vec<Diagnostic>> {
         forks: options.forks,
         become_: options.become_,
         become_password: become_password(options.ask_become_pass)?,
+        accept_new: options.accept_new_host_keys,
         verbose: options.verbose,
         roles_path: options.roles_path.clone(),
         wait_for_lock: options.wait_for_lock,

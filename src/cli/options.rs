@@ -86,6 +86,9 @@ pub struct RunOptions {
     /// Only these hosts: a pattern such as `lab:!ws07`, or @FILE with one a line.
     #[arg(short, long, value_name = "PATTERN")]
     pub limit: Option<String>,
+    /// Take down the keys of hosts that have none in known_hosts yet; a key that has changed is refused all the same.
+    #[arg(long)]
+    pub accept_new_host_keys: bool,
     /// Variables that win over all others: `k=v k2=v2`, JSON or YAML, or @FILE; may be given more than once.
     #[arg(short, long, value_name = "VARS")]
     pub extra_vars: Vec<String>,

@@ -10,10 +10,11 @@ use std::time::Instant;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::ways::Ways;
 use crate::agent::protocol::{BLOB, Blob, Hello, MachineKind, Outcome, Reply, Request, Task};
 use crate::host::Error;
 use crate::inventory::{Connection as Reach, ConnectionKind};
-use crate::transport::{Connection, Route};
+use crate::transport::Connection;
 
 /// The way to one host's agent.
 pub struct Link {
@@ -29,17 +30,8 @@ impl Link {
     ///
     /// # Errors
     /// When the inventory asks for a connection that can't be had, or the host can't be reached.
-    pub fn open(reach: &Reach, hello: Hello) -> Result<Link, Error> {
-        let route = match reach.kind {
-            ConnectionKind::Local | ConnectionKind::Sandbox => Route::InProcess,
-            ConnectionKind::Ssh | ConnectionKind::OpenSsh => {
-                return Err(Error::failed(
-                    "this version reaches machines by `local` and `sandbox` only; SSH comes next",
-                )
-                .hint("run it on the workstation itself with ansible_connection=local"));
-            }
-        };
-        Ok(Link { connection: Connection::open(&route, hello)?, tasks: 0, chain: 0, files: HashMap::new() })
+    pub fn open(name: &str, reach: &Reach, hello: Hello, ways: &Ways) -> Result<Link, Error> {
+        Ok(Link { connection: ways.open(name, reach, hello)?, tasks: 0, chain: 0, files: HashMap::new() })
     }
 
     /// Which machine the agent serves.
