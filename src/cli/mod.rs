@@ -2,6 +2,7 @@
 
 mod apply;
 mod doc;
+mod merge_reports;
 pub mod options;
 mod schema;
 
@@ -63,6 +64,7 @@ pub fn main() -> ExitStatus {
     match cli.command {
         Command::Plan(options) => apply::plan(&options),
         Command::Apply(options) => apply::apply(&options),
+        Command::MergeReports(options) => merge_reports::merge_reports(&options),
         Command::Doc(options) => doc::doc(&options),
         Command::Schema(options) => schema::schema(&options),
         Command::Agent => match crate::agent::serve_on_stdio() {

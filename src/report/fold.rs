@@ -1,0 +1,250 @@
+//! What many hosts did, gathered by task: hosts run at their own pace, and people want to read each task once.
+//!
+//! A [`Block`] is one task in the order of the play; a [`Group`] in it is the hosts for which it came out the same. A block is
+//! ready when every host of the batch has passed it. Where that takes long (more hosts than forks), what is new is ready
+//! once those that run have passed it, and the rest is said when the batch is over.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::{Finished, TaskId};
+use crate::agent::protocol::Status;
+use crate::change::Diff;
+
+/// So long a block waits for hosts that have not begun.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What makes two outcomes the same.
+pub(super) type Hash = [u8; 32];
+
+/// Hosts for which a task came out the same.
+pub(super) struct Group {
+    hash: Hash,
+    /// Hosts of which nothing was printed yet.
+    pub pending: Vec<usize>,
+    /// The outcome, until it was printed once: a thousand hosts have one copy.
+    pub sample: Option<Box<Finished>>,
+    /// The host whose outcome was printed.
+    pub first: usize,
+    pub status: Status,
+    pub ignored: bool,
+    pub diffs: bool,
+    pub longest: Duration,
+}
+
+impl Group {
+    /// What is to be printed of it now; that is not pending any more.
+    pub fn taken(&mut self) -> Group {
+        Group { hash: self.hash, pending: std::mem::take(&mut self.pending), sample: self.sample.take(), ..*self }
+    }
+}
+
+/// A task, and how it came out.
+pub(super) struct Block {
+    number: u64,
+    /// The first host's.
+    pub id: TaskId,
+    since: Instant,
+    pub groups: Vec<Group>,
+}
+
+#[derive(Default)]
+struct Host {
+    name: String,
+    /// The block that it passed last.
+    last: Option<u64>,
+    begun: bool,
+    done: bool,
+    past_front: bool,
+    /// What was shown of the task that it is in.
+    shown: Vec<Diff>,
+}
+
+/// The hosts of a batch on their way.
+#[derive(Default)]
+pub(super) struct Fold {
+    hosts: Vec<Host>,
+    by_name: HashMap<String, usize>,
+    blocks: VecDeque<Block>,
+    numbers: u64,
+    /// How many hosts have not passed the first block.
+    behind: usize,
+    looked: Option<Instant>,
+}
+
+impl Fold {
+    pub fn new(hosts: &[String]) -> Fold {
+        let mut fold = Fold::default();
+        for name in hosts {
+            fold.host(name);
+        }
+        fold
+    }
+
+    /// A host's number; hosts that nobody named before are taken in.
+    fn host(&mut self, name: &str) -> usize {
+        if let Some(&known) = self.by_name.get(name) {
+            return known;
+        }
+        let number = self.hosts.len();
+        self.by_name.insert(name.to_string(), number);
+        self.hosts.push(Host { name: name.to_string(), ..Host::default() });
+        self.behind += 1;
+        number
+    }
+
+    pub fn names<'a>(&'a self, hosts: &'a [usize]) -> impl Iterator<Item = &'a str> {
+        hosts.iter().filter_map(|&host| self.hosts.get(host)).map(|host| host.name.as_str())
+    }
+
+    pub fn begun(&mut self, name: &str) {
+        let number = self.host(name);
+        if let Some(host) = self.hosts.get_mut(number) {
+            host.begun = true;
+        }
+    }
+
+    /// Keeps diffs that are told before a task is over: if the host is lost then, they are all that is known.
+    pub fn shown(&mut self, name: &str, diffs: &[Diff]) {
+        self.begun(name);
+        let number = self.host(name);
+        if let Some(host) = self.hosts.get_mut(number) {
+            host.shown.extend_from_slice(diffs);
+        }
+    }
+
+    /// What was shown of the task that is over now.
+    pub fn take_shown(&mut self, name: &str) -> Vec<Diff> {
+        let number = self.host(name);
+        self.hosts.get_mut(number).map(|host| std::mem::take(&mut host.shown)).unwrap_or_default()
+    }
+
+    fn place(&self, number: u64) -> Option<usize> {
+        self.blocks.iter().position(|block| block.number == number)
+    }
+
+    /// A host has passed a task. Gives back the block and the group that it is in, for those that are printed at once.
+    pub fn finished(&mut self, finished: &Finished, hash: Hash) -> Option<(&TaskId, &mut Group)> {
+        self.begun(&finished.id.host);
+        let number = self.host(&finished.id.host);
+        let last = self.hosts.get(number).and_then(|host| host.last);
+        let from = last.and_then(|last| self.place(last)).map_or(0, |place| place + 1);
+        let same = |block: &Block| {
+            let (a, b) = (&block.id, &finished.id);
+            a.task == b.task && a.role == b.role && a.module == b.module && a.item == b.item
+        };
+        let place = match self.blocks.iter().skip(from).position(same) {
+            Some(after) => from + after,
+            None => {
+                self.numbers += 1;
+                let block =
+                    Block { number: self.numbers, id: finished.id.clone(), since: Instant::now(), groups: Vec::new() };
+                self.blocks.insert(from, block);
+                if from == 0 {
+                    self.count_behind();
+                }
+                from
+            }
+        };
+        let block_number = self.blocks.get(place).map(|block| block.number);
+        let host = self.hosts.get_mut(number)?;
+        host.last = block_number;
+        if !host.past_front {
+            host.past_front = true;
+            self.behind = self.behind.saturating_sub(1);
+        }
+        let block = self.blocks.get_mut(place)?;
+        let at = match block.groups.iter().position(|group| group.hash == hash) {
+            Some(at) => at,
+            None => {
+                block.groups.push(Group {
+                    hash,
+                    pending: Vec::new(),
+                    sample: Some(Box::new(finished.clone())),
+                    first: number,
+                    status: finished.status,
+                    ignored: finished.ignored,
+                    diffs: !finished.diffs.is_empty(),
+                    longest: Duration::ZERO,
+                });
+                block.groups.len() - 1
+            }
+        };
+        let group = block.groups.get_mut(at)?;
+        group.pending.push(number);
+        group.longest = group.longest.max(finished.duration);
+        Some((&block.id, group))
+    }
+
+    pub fn done(&mut self, name: &str) {
+        let number = self.host(name);
+        if let Some(host) = self.hosts.get_mut(number) {
+            (host.begun, host.done) = (true, true);
+            host.shown = Vec::new();
+            if !host.past_front {
+                host.past_front = true;
+                self.behind = self.behind.saturating_sub(1);
+            }
+        }
+    }
+
+    fn places(&self) -> HashMap<u64, usize> {
+        self.blocks.iter().enumerate().map(|(place, block)| (block.number, place)).collect()
+    }
+
+    /// Who has not passed the first block? Asked when another one is the first.
+    fn count_behind(&mut self) {
+        let places = self.places();
+        self.behind = 0;
+        for host in &mut self.hosts {
+            host.past_front = host.done || host.last.is_some_and(|last| places.contains_key(&last));
+            self.behind += usize::from(!host.past_front);
+        }
+    }
+
+    /// The next block that every host has passed.
+    pub fn next_passed(&mut self) -> Option<Block> {
+        if self.behind > 0 || self.blocks.is_empty() {
+            return None;
+        }
+        let block = self.blocks.pop_front();
+        self.count_behind();
+        block
+    }
+
+    /// Where there are more hosts than can run at a time: blocks that wait for long, and that all who have begun have passed;
+    /// of these what was not printed yet. Looks once a second.
+    pub fn overdue(&mut self, now: Instant) -> Vec<Block> {
+        if self.looked.is_some_and(|looked| now.duration_since(looked) < Duration::from_secs(1)) {
+            return Vec::new();
+        }
+        self.looked = Some(now);
+        let places = self.places();
+        let slowest = self
+            .hosts
+            .iter()
+            .filter(|host| host.begun && !host.done)
+            .map(|host| host.last.and_then(|last| places.get(&last)).map_or(0, |place| place + 1))
+            .min();
+        let passed = slowest.unwrap_or(self.blocks.len());
+        let mut ready = Vec::new();
+        for block in self.blocks.iter_mut().take(passed) {
+            if now.saturating_duration_since(block.since) < PATIENCE {
+                break;
+            }
+            let mut groups = Vec::new();
+            for group in block.groups.iter_mut().filter(|group| group.sample.is_some()) {
+                groups.push(group.taken());
+            }
+            if !groups.is_empty() {
+                ready.push(Block { number: block.number, id: block.id.clone(), since: block.since, groups });
+            }
+        }
+        ready
+    }
+
+    /// All that is left, because the batch is over.
+    pub fn rest(&mut self) -> Option<Block> {
+        self.blocks.pop_front()
+    }
+}
