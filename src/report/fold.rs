@@ -56,8 +56,8 @@ struct Host {
     begun: bool,
     done: bool,
     past_front: bool,
-    /// What was shown of the task that it is in.
-    shown: Vec<Diff>,
+    /// What was shown of tasks that are not over.
+    shown: Vec<(TaskId, Vec<Diff>)>,
 }
 
 /// The hosts of a batch on their way.
@@ -105,18 +105,24 @@ impl Fold {
     }
 
     /// Keeps diffs that are told before a task is over: if the host is lost then, they are all that is known.
-    pub fn shown(&mut self, name: &str, diffs: &[Diff]) {
-        self.begun(name);
-        let number = self.host(name);
-        if let Some(host) = self.hosts.get_mut(number) {
-            host.shown.extend_from_slice(diffs);
+    pub fn shown(&mut self, id: &TaskId, diffs: &[Diff]) {
+        self.begun(&id.host);
+        let number = self.host(&id.host);
+        let Some(host) = self.hosts.get_mut(number) else { return };
+        match host.shown.iter_mut().find(|(of, _)| of == id) {
+            Some((_, shown)) => shown.extend_from_slice(diffs),
+            None => host.shown.push((id.clone(), diffs.to_vec())),
         }
     }
 
     /// What was shown of the task that is over now.
-    pub fn take_shown(&mut self, name: &str) -> Vec<Diff> {
-        let number = self.host(name);
-        self.hosts.get_mut(number).map(|host| std::mem::take(&mut host.shown)).unwrap_or_default()
+    pub fn take_shown(&mut self, id: &TaskId) -> Vec<Diff> {
+        let number = self.host(&id.host);
+        let Some(host) = self.hosts.get_mut(number) else { return Vec::new() };
+        match host.shown.iter().position(|(of, _)| of == id) {
+            Some(at) => host.shown.swap_remove(at).1,
+            None => Vec::new(),
+        }
     }
 
     fn place(&self, number: u64) -> Option<usize> {

@@ -1,7 +1,7 @@
 //! JUnit XML of JSON lines, as Jenkins and GitLab read it: a test suite for each host, a test case for each task.
 //!
-//! Where the two schemas in use differ (Ant's and Jenkins'), what both take is written; `system-out` inside a test case,
-//! which holds diffs, is what Jenkins and GitLab read and the surefire schema knows.
+//! The rules are those of Jenkins' schema (xunit-plugin, junit-10.xsd): `system-out` may stand inside a test case, times are
+//! seconds with a point, and a time stamp has no zone.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};

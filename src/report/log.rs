@@ -56,7 +56,7 @@ impl Logs {
             }
             Event::Progress { text: word, .. } => text.push_str(&format!("{now}     {word}\n")),
             Event::Finished(finished) => {
-                let shown = about.shown.take().is_some_and(|id| id == finished.id);
+                let shown = about.shown.take_if(|id| *id == finished.id).is_some();
                 let (_, word) = word(finished.status, finished.ignored);
                 let took = finished.duration.as_secs_f64();
                 let head = format!("{now} {word}  {} ({took:.3} s)\n", finished.id.title());

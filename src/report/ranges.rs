@@ -66,8 +66,8 @@ fn shortened<'a>(names: impl IntoIterator<Item = &'a str>, most: usize) -> Strin
             }
             length += 1;
         }
-        // Two names are no range.
-        if length < 3 {
+        // A few names read better than a range.
+        if length < 4 {
             pieces.push((first.whole.to_string(), 1));
             rest = &rest[1..];
             continue;
@@ -117,8 +117,9 @@ mod tests {
         assert_eq!(of(&["ws2", "ws1"]), "ws1, ws2");
         assert_eq!(of(&["ws8", "ws9", "ws10", "ws11"]), "ws8…ws11 (4 hosts)");
         assert_eq!(of(&["ws08", "ws9", "ws010"]), "ws08, ws9, ws010");
-        assert_eq!(of(&["a1.x", "a2.x", "a3.x", "a4.y"]), "a1.x…a3.x, a4.y (4 hosts)");
-        assert_eq!(of(&["10.0.0.9", "10.0.0.10", "10.0.0.11"]), "10.0.0.9…10.0.0.11 (3 hosts)");
+        assert_eq!(of(&["ws1", "ws2", "ws3"]), "ws1, ws2, ws3");
+        assert_eq!(of(&["a1.x", "a2.x", "a3.x", "a4.x", "a5.y"]), "a1.x…a4.x, a5.y (5 hosts)");
+        assert_eq!(of(&["10.0.0.8", "10.0.0.9", "10.0.0.10", "10.0.0.11"]), "10.0.0.8…10.0.0.11 (4 hosts)");
         assert_eq!(of(&["localhost"]), "localhost");
         assert_eq!(of(&["ws99999999999999999999999", "ü1é"]), "ws99999999999999999999999, ü1é");
     }

@@ -97,7 +97,7 @@ impl<W: Write + Send> Text<W> {
     }
 
     fn finished(&mut self, finished: &Finished) {
-        let opened = self.open.take().is_some_and(|id| id == finished.id);
+        let opened = self.open.take_if(|id| *id == finished.id).is_some();
         if !self.options.says(finished.status) {
             return;
         }
@@ -117,9 +117,9 @@ impl<W: Write + Send> Text<W> {
         match event {
             Event::HostBegun { host } => fold.begun(host),
             Event::Started { id } => fold.begun(&id.host),
-            Event::Shown { id, diffs } => fold.shown(&id.host, diffs),
+            Event::Shown { id, diffs } => fold.shown(id, diffs),
             Event::Finished(finished) => {
-                let shown = fold.take_shown(&finished.id.host);
+                let shown = fold.take_shown(&finished.id);
                 // Of a host that was lost in the middle of a task no more is known than what it was about to do.
                 let whole;
                 let finished = if finished.diffs.is_empty() && !shown.is_empty() {
