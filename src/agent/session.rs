@@ -5,10 +5,13 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::inbox::Inbox;
 use super::journal::Journal;
 use super::protocol::{Mode, Outcome, Reply, Status, Task};
+use super::spool;
+use super::stop::Stop;
 use crate::change::action::Pin;
-use crate::change::{Action, Effect, Op, Plan};
+use crate::change::{Action, Effect, Op, Plan, SENT};
 use crate::host::{Error, Host, Machine, Output, Result};
 use crate::modules::{self, Side};
 
@@ -23,6 +26,8 @@ pub struct Session {
     pins: BTreeMap<String, String>,
     /// A recorded machine that was unpacked only for this dry run; removed at its end.
     unpacked: Option<PathBuf>,
+    inbox: Inbox,
+    stop: Stop,
 }
 
 impl Drop for Session {
@@ -36,14 +41,21 @@ impl Drop for Session {
 
 impl Session {
     /// A session on this machine; in a dry run the machine is an overlay already.
-    pub fn new(
+    pub(super) fn new(
         machine: Box<dyn Machine>,
         mode: Mode,
         journal: Option<Journal>,
         pins: BTreeMap<String, String>,
         unpacked: Option<PathBuf>,
+        inbox: Inbox,
+        stop: Stop,
     ) -> Session {
-        Session { machine, mode, journal, pins, unpacked }
+        Session { machine, mode, journal, pins, unpacked, inbox, stop }
+    }
+
+    /// Which boot of the machine this is.
+    pub(super) fn boot(&self) -> Option<String> {
+        self.machine.read_line("/proc/sys/kernel/random/boot_id").ok().flatten()
     }
 
     /// What another agent of this machine foresaw. What can't be foreseen here (it was there) changes nothing.
@@ -142,12 +154,22 @@ impl Session {
         }
         outcome.diffs.extend(diffs);
         for action in &plan.actions {
+            if self.stop.asked() {
+                return Err(
+                    Error::failed("stopped before its next action").hint("run it once more: it goes on from here")
+                );
+            }
             if let Some(journal) = &mut self.journal {
                 journal.record(self.machine.as_ref(), &task.title, task.no_log, &action.op)?;
             }
-            let done = self.machine.perform(&action.op, &mut |text| {
+            let sent = self.have_sent(&action.op, tell)?;
+            let done = self.machine.perform(sent.as_ref().map_or(&action.op, |(op, _)| op), &mut |text| {
                 tell(Reply::Progress { id: task.id, text: text.to_string() });
             });
+            if let (Some((_, spooled)), Ok(_)) = (&sent, &done) {
+                // What stays behind is only in the way.
+                let _ = std::fs::remove_file(spooled);
+            }
             let output = match done {
                 Ok(output) => output,
                 Err(error) => {
@@ -165,10 +187,27 @@ impl Session {
         Ok(())
     }
 
+    /// Has a file of the controller sent, where an action is about one: the action that then puts it in place, and where
+    /// it is until then.
+    fn have_sent(&self, op: &Op, tell: &mut dyn FnMut(Reply)) -> Result<Option<(Op, PathBuf)>> {
+        let Op::Download { url, path, sha256: Some(sha256), mode } = op else { return Ok(None) };
+        if !url.starts_with(SENT) || self.mode == Mode::Plan || self.machine.is_recorded() {
+            return Ok(None);
+        }
+        let state = self.machine.state_folder().ok_or_else(|| Error::failed("there is no place for what is sent"))?;
+        let spooled = spool::fetch(&state.join("spool"), sha256, &self.inbox, tell)?;
+        let url = format!("file://{}", spooled.display());
+        let op = Op::Download { url, path: path.clone(), sha256: Some(sha256.clone()), mode: *mode };
+        Ok(Some((op, spooled)))
+    }
+
     /// Gives downloads whose hash nobody gave the one that the lock file has.
     fn pin(&self, plan: &mut Plan, outcome: &mut Outcome) -> Result<()> {
         for action in &mut plan.actions {
             let Op::Download { url, sha256, .. } = &mut action.op else { continue };
+            if url.starts_with(SENT) {
+                continue;
+            }
             if sha256.is_none() {
                 *sha256 = self.pins.get(url).cloned();
             }

@@ -5,5 +5,5 @@ pub mod diff;
 pub mod executor;
 pub mod failpoint;
 
-pub use action::{Action, Content, Effect, Op, Plan, Run, Wait};
+pub use action::{Action, Content, Effect, Op, Plan, Run, SENT, Wait};
 pub use diff::Diff;

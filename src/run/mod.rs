@@ -1,11 +1,13 @@
 //! Who goes when: plays in order, hosts side by side, each task with finished parameters to its agent; events out.
 
-mod agents;
+mod ahead;
 mod check;
+mod comeback;
 mod dispatch;
 mod exact;
 mod extra_vars;
 mod host;
+mod link;
 mod list;
 mod lock;
 mod prelude;
@@ -15,15 +17,16 @@ mod tags;
 mod task;
 mod vars;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use indexmap::IndexMap;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
-use crate::agent::protocol::Mode;
+use crate::agent::protocol::{Hello, MachineKind, Mode};
 use crate::diag::Diagnostic;
 use crate::inventory::{Connection, Inventory};
 use crate::playbook::{LoadOptions, Loader, Play, RoleUse, Site};
@@ -104,13 +107,58 @@ struct Shared {
     mode: Mode,
     /// The run's name.
     run: String,
+    /// Who runs it.
+    from: String,
     loader: Arc<Mutex<Loader>>,
     render: Render,
     sink: Arc<Sink>,
     lock: Lock,
+    hashes: Hashes,
     extra_vars: Stored,
     /// The magic variables that all hosts share: `groups`, which grows with their number.
     shared_magic: Stored,
+}
+
+impl Shared {
+    /// What a host's agent is told first.
+    fn hello(&self, machine: MachineKind, mode: Mode) -> Hello {
+        Hello {
+            version: env!("CARGO_PKG_VERSION").into(),
+            machine,
+            mode,
+            run: self.run.clone(),
+            pins: self.lock.pins(),
+            from: self.from.clone(),
+        }
+    }
+}
+
+/// The SHA-256 of large files, each made out once for all hosts.
+#[derive(Default)]
+struct Hashes(Mutex<HashMap<PathBuf, (u64, SystemTime, String)>>);
+
+impl Hashes {
+    fn of(&self, path: &Path) -> std::io::Result<String> {
+        let stat = std::fs::metadata(path)?;
+        let (len, time) = (stat.len(), stat.modified()?);
+        let mut known = self.0.lock().unwrap_or_else(|broken| broken.into_inner());
+        match known.get(path) {
+            Some((known_len, known_time, hash)) if *known_len == len && *known_time == time => Ok(hash.clone()),
+            _ => {
+                let hash = crate::agent::hash(path)?;
+                known.insert(path.to_path_buf(), (len, time, hash.clone()));
+                Ok(hash)
+            }
+        }
+    }
+}
+
+/// Who runs this, and where: `user@machine`.
+fn who() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let uid = || format!("uid {}", rustix::process::getuid().as_raw());
+    format!("{}@{machine}", user.filter(|user| !user.is_empty()).unwrap_or_else(uid))
 }
 
 /// What a run leaves.
@@ -299,10 +347,12 @@ impl Prepared {
             options: self.settings.clone(),
             mode,
             run: run_name(),
+            from: who(),
             loader: Arc::clone(&self.loader),
             render: Render::default(),
             sink: Arc::clone(sink),
             lock: Lock::beside(self.settings.inventories.first().map(PathBuf::as_path))?,
+            hashes: Hashes::default(),
             extra_vars: self.extra_vars.clone(),
             shared_magic: self.shared_magic.clone(),
         })
