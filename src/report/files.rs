@@ -73,7 +73,13 @@ impl Files {
         let lines = match &mut self.lines {
             Some(lines) => lines,
             // After the recap of a plan comes its apply (`--ask`): that is what the report is about then.
-            none => none.insert(Json::new(open(&self.folder.join(PARTIAL), false)?)),
+            none => {
+                let lines = none.insert(Json::new(open(&self.folder.join(PARTIAL), false)?));
+                for name in [LINES, JUNIT] {
+                    gone(fs::remove_file(self.folder.join(name)))?;
+                }
+                lines
+            }
         };
         lines.line(line)
     }

@@ -254,3 +254,77 @@ impl Fold {
         self.blocks.pop_front()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn over(host: &str, task: &str) -> Finished {
+        let id = TaskId {
+            host: host.into(),
+            play: String::new(),
+            role: None,
+            task: task.into(),
+            module: "copy".into(),
+            item: None,
+        };
+        Finished {
+            id,
+            status: Status::Ok,
+            diffs: vec![],
+            result: serde_json::Value::Null,
+            notes: vec![],
+            warnings: vec![],
+            error: None,
+            ignored: false,
+            duration: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn with_more_hosts_than_forks_what_is_new_is_said_early_and_once() {
+        let names: Vec<String> = ["a", "b", "c", "d"].map(String::from).to_vec();
+        let mut fold = Fold::new(&names);
+        for host in ["a", "b"] {
+            fold.finished(&over(host, "one"), [1; 32]);
+        }
+        fold.finished(&over("a", "two"), [2; 32]);
+        assert!(fold.next_passed().is_none(), "two hosts have not begun");
+        assert!(fold.overdue(Instant::now()).is_empty(), "nobody has waited yet");
+        let later = Instant::now() + PATIENCE + Duration::from_secs(2);
+        let early = fold.overdue(later);
+        let told: Vec<(&str, &[usize])> =
+            early.iter().map(|block| (block.id.task.as_str(), block.groups[0].pending.as_slice())).collect();
+        // `b` is on its way to the second task.
+        assert_eq!(told, [("one", [0, 1].as_slice())]);
+        fold.done("a");
+        fold.done("b");
+        fold.finished(&over("c", "one"), [1; 32]);
+        fold.finished(&over("d", "one"), [9; 32]);
+        let rest = fold.next_passed().unwrap();
+        let pending: Vec<_> = rest.groups.iter().map(|group| (group.pending.clone(), group.sample.is_some())).collect();
+        assert_eq!(pending, [(vec![2], false), (vec![3], true)]);
+        assert!(fold.next_passed().is_none());
+        fold.done("c");
+        fold.done("d");
+        assert_eq!(fold.next_passed().unwrap().id.task, "two");
+        assert!(fold.next_passed().is_none());
+    }
+
+    #[test]
+    fn a_task_that_comes_twice_is_two_tasks_and_ways_may_differ() {
+        let mut fold = Fold::new(&["a".to_string(), "b".to_string()]);
+        for task in ["one", "again", "again", "last"] {
+            fold.finished(&over("a", task), [0; 32]);
+        }
+        for task in ["one", "only b", "again", "again", "last"] {
+            fold.finished(&over("b", task), [0; 32]);
+        }
+        let mut order = Vec::new();
+        while let Some(block) = fold.next_passed() {
+            order.push((block.id.task, block.groups[0].pending.len()));
+        }
+        let expected = [("one", 2), ("only b", 1), ("again", 2), ("again", 2), ("last", 2)];
+        assert_eq!(order, expected.map(|(task, hosts)| (task.to_string(), hosts)));
+    }
+}

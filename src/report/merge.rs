@@ -5,10 +5,12 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use indexmap::IndexMap;
+
 use super::files::{self, LINES, PARTIAL};
 use super::json::{CountsLine, Line, RecapLine, RunLine, StatusWord, TaskLine};
 use super::recap::Troubles;
-use super::{Recap, junit};
+use super::{Recap, junit, ranges};
 use crate::change::Diff;
 use crate::change::diff::Sort;
 use crate::diag::Diagnostic;
@@ -95,20 +97,17 @@ impl Merged {
                 let file = file.display();
                 merged.missing.push(format!("the run of {file} did not end: it tells only what was done until then"));
             }
-            let mut twice = Vec::new();
-            let names = one
-                .recap
-                .hosts
-                .keys()
-                .chain(one.recap.never_begun.iter().filter(|n| !one.recap.hosts.contains_key(*n)));
-            for name in names {
-                match owners.insert(name.clone(), file.clone()) {
-                    Some(other) => twice.push((name.clone(), other)),
-                    None => {}
+            let never = one.recap.never_begun.iter().filter(|name| !one.recap.hosts.contains_key(*name));
+            let mut twice: IndexMap<PathBuf, Vec<&str>> = IndexMap::new();
+            for name in one.recap.hosts.keys().chain(never) {
+                if let Some(other) = owners.insert(name.clone(), file.clone()) {
+                    twice.entry(other).or_default().push(name);
                 }
             }
-            for (host, other) in twice {
-                let error = format!("`{host}` is in two reports: {} and {}", other.display(), file.display());
+            for (other, hosts) in twice {
+                let are = if hosts.len() == 1 { "is" } else { "are" };
+                let hosts = ranges::complete(hosts);
+                let error = format!("{hosts} {are} in two reports: {} and {}", other.display(), file.display());
                 errors.push(Diagnostic::error(error).help("shards of one inventory have no host in common"));
             }
             merged.take(one);

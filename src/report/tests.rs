@@ -188,16 +188,16 @@ PLAY  Site  (41 hosts)
       /dev/vda1
 
   Greet
-    ws01…ws06, ws08…ws16, ws18…ws26, ws28…ws36, ws38…ws40 (36 hosts): the same change
+    ws01…ws06, ws08…ws16, ws18…ws26, ws28…ws36, ws38, ws39, ws40 (36 hosts): the same change
     + file /etc/motd
       @@ -0,0 +1 @@
       +hello
     changed
-    failed  ws17, ws27, ws37: the same end as on ws07
+    failed  ws17, ws27, ws37: the same error as on ws07
     ok  lab-a3
 
 nothing to change: lab-a3
-changed: ws01…ws06, ws08…ws16, ws18…ws26, ws28…ws36, ws38…ws40 (36 hosts); in all 36 added, 0 changed, 0 removed
+changed: ws01…ws06, ws08…ws16, ws18…ws26, ws28…ws36, ws38, ws39, ws40 (36 hosts); in all 36 added, 0 changed, 0 removed
 never begun: ws41, ws42, ws43
 44 hosts: 1 nothing to change, 36 changed, 4 failed, 3 never begun
 
@@ -394,7 +394,7 @@ failed:
     report(&folder.path().join("shard3"), &names("b", 1), Some((2, 2)), true);
     let errors = read(folder.path()).unwrap_err();
     let error = errors[0].to_string();
-    assert!(error.contains("`b01`") && error.contains("shard2") && error.contains("shard3"), "{error}");
+    assert!(error.contains("b01 is in two") && error.contains("shard2") && error.contains("shard3"), "{error}");
 }
 
 /// Runs in a terminal of its own, made by the test below.

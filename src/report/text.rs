@@ -182,15 +182,17 @@ impl<W: Write + Send> Text<W> {
                     text.extend(sample.diffs.iter().map(diff_text));
                     text.push_str(&format!("    {style}{word}{style:#}{took}\n"));
                 }
-                _ if headed => text.push_str(&format!("    {style}{word}{style:#}  {DIM}{hosts}{DIM:#}{took}\n")),
                 _ => {
-                    text.push_str(&format!("  {style}{word}{style:#}  {title}  {DIM}{hosts}{DIM:#}"));
-                    if group.sample.is_none() && (group.diffs || group.status != Status::Ok) {
-                        let what = if group.diffs { "change" } else { "end" };
-                        let on: String = fold.names(&[group.first]).collect();
-                        text.push_str(&format!("{DIM}: the same {what} as on {on}{DIM:#}"));
-                    }
-                    text.push_str(&format!("{took}\n"));
+                    let what = match group.status {
+                        _ if group.sample.is_some() => None,
+                        _ if group.diffs => Some("change"),
+                        Status::Failed | Status::Unreachable => Some("error"),
+                        _ => None,
+                    };
+                    let on: String = fold.names(&[group.first]).collect();
+                    let same = what.map(|what| format!(": the same {what} as on {on}")).unwrap_or_default();
+                    let (indent, title) = if headed { ("    ", String::new()) } else { ("  ", format!("  {title}")) };
+                    text.push_str(&format!("{indent}{style}{word}{style:#}{title}  {DIM}{hosts}{same}{DIM:#}{took}\n"));
                 }
             }
             if let Some(sample) = &group.sample {
