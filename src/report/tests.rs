@@ -394,7 +394,7 @@ failed:
     report(&folder.path().join("shard3"), &names("b", 1), Some((2, 2)), true);
     let errors = read(folder.path()).unwrap_err();
     let error = errors[0].to_string();
-    assert!(error.contains("b01 is in two") && error.contains("shard2") && error.contains("shard3"), "{error}");
+    assert!(error.contains("b01, b01-later are in two") && error.contains("shard2") && error.contains("shard3"), "{error}");
 }
 
 /// Runs in a terminal of its own, made by the test below.
