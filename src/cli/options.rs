@@ -29,6 +29,8 @@ pub enum Command {
     Runs(RunsOptions),
     /// Take a run back: show the diffs, ask, then put files, links and attributes back and undo commands.
     Rollback(RollbackOptions),
+    /// Join the reports of a run's shards: one recap, and the exit code that the run as a whole would have had.
+    MergeReports(MergeOptions),
     /// Say what a module does and which parameters it takes; without a name, list all modules.
     Doc(DocOptions),
     /// Print a JSON Schema: of playbooks' modules, or of the lines that `--output json` prints.
@@ -134,6 +136,9 @@ pub struct RunOptions {
     /// Text for people, or JSON lines for programs.
     #[arg(long, value_enum, default_value_t = OutputForm::Text, value_name = "FORM")]
     pub output: OutputForm,
+    /// Write a report for others into this folder: JSON lines, JUnit, a log per host; readable by you only.
+    #[arg(long, value_name = "FOLDER", env = "VFIO_PROVISION_REPORT", hide_env_values = true)]
+    pub report: Option<PathBuf>,
     /// Where roles are looked for besides `roles/` beside the playbook; may be given more than once.
     #[arg(long, value_name = "FOLDER")]
     pub roles_path: Vec<PathBuf>,
@@ -215,6 +220,23 @@ pub enum OutputForm {
     Text,
     /// One event a line.
     Json,
+}
+
+/// `merge-reports`.
+#[derive(Debug, Args)]
+pub struct MergeOptions {
+    /// Reports: files of JSON lines, folders of `--report`, or folders of such.
+    #[arg(required = true, value_name = "REPORT")]
+    pub reports: Vec<PathBuf>,
+    /// Write all as one report (JSON lines).
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Write all as one JUnit file.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// For plans: exit with 0 when there is nothing to change and with 2 when there is.
+    #[arg(long)]
+    pub detailed_exitcode: bool,
 }
 
 /// `doc`.

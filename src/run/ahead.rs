@@ -261,6 +261,7 @@ impl HostRun<'_> {
     /// Waits for an answer, tells what comes on the way, and keeps what outlasts the task.
     fn answer(&mut self, asked: &Asked, id: &TaskId) -> Outcome {
         let sink = Arc::clone(&self.shared.sink);
+        sink.event(Event::Started { id: id.clone() });
         let mut begun = false;
         let mut tell = |reply: Reply| match reply {
             Reply::Shown { mut diffs, .. } => {

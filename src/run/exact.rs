@@ -77,6 +77,7 @@ pub fn execute(plan: &SavedPlan, settings: &Settings, sink: &Arc<Sink>) -> Resul
 
 fn one_host<'a>(saved: &SavedHost, start: &HostStart, shared: &'a Shared) -> HostRun<'a> {
     let mut host = start.begin(&saved.name, shared);
+    shared.sink.event(Event::HostBegun { host: saved.name.clone() });
     match moved_on(saved, start, shared) {
         Err(error) => {
             tell(&mut host, saved, 0, Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() })

@@ -146,7 +146,7 @@ impl Asked {
             sink.event(Event::HostDone { host: name.to_string() });
             (name.to_string(), recap)
         })?;
-        let recap = Recap { plan: mode == Mode::Plan, hosts: recaps.into_iter().collect() };
+        let recap = Recap { plan: mode == Mode::Plan, hosts: recaps.into_iter().collect(), ..Recap::default() };
         sink.recap(&recap);
         Ok(recap)
     }
