@@ -1,6 +1,7 @@
 //! The far end: runs modules, does actions, keeps the journal. It reads frames and answers frames, and knows nothing of
 //! what carries them.
 
+pub mod child;
 pub mod frame;
 pub mod journal;
 pub mod protocol;
@@ -57,7 +58,8 @@ pub fn serve(mut input: impl Read, mut output: impl Write) -> io::Result<()> {
             }
             Request::Assume { ops } => session.assume(&ops),
             Request::Hello(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "a second hello")),
-            Request::End => break,
+            // Between two tasks there is nothing to stop but what would come.
+            Request::End | Request::Stop => break,
         }
     }
     Ok(())

@@ -79,6 +79,8 @@ pub enum Request {
         /// What it foresaw.
         ops: Vec<Op>,
     },
+    /// Finish the action under way, begin no other.
+    Stop,
     /// Last.
     End,
 }
