@@ -4,6 +4,7 @@ mod apply;
 mod doc;
 pub mod options;
 mod schema;
+mod vault;
 
 use clap::Parser;
 
@@ -65,6 +66,7 @@ pub fn main() -> ExitStatus {
         Command::Apply(options) => apply::apply(&options),
         Command::Doc(options) => doc::doc(&options),
         Command::Schema(options) => schema::schema(&options),
+        Command::Vault(command) => vault::vault(&command),
         Command::Agent => match crate::agent::serve_on_stdio() {
             Ok(()) => ExitStatus::Fine,
             Err(error) => {

@@ -50,7 +50,7 @@ fn a_question_that_nobody_understands_ends_with_its_words() {
 #[test]
 fn a_second_question_means_a_wrong_password_whatever_language_the_machine_speaks() {
     let script = format!(
-        "printf '%s' '{PROMPT}' >&2; read -r a; echo 'Das war nichts.' >&2; printf '%s' '{PROMPT}' >&2; read -r b \
+        "printf '%s' \"{PROMPT}\" >&2; read -r a; echo 'Das war nichts.' >&2; printf '%s' \"{PROMPT}\" >&2; read -r b \
          || exit 1; echo 'vfio-provision agent'"
     );
     let (_folder, child) = with_tool(&script, Some("secret"), 9000);
