@@ -79,7 +79,7 @@ fn to_close(passwords: &VaultPasswords, id: Option<&str>) -> Outcome<Secret> {
     let sources = passwords.sources();
     if sources.is_empty() || (passwords.ask_vault_pass && sources.ids.is_empty() && sources.files.is_empty()) {
         let secret = ask_twice("new vault password")?;
-        return Ok(Secret { id: id.unwrap_or(DEFAULT_ID).to_string(), ..secret });
+        return secret.called(id.unwrap_or(DEFAULT_ID)).map_err(Diagnostic::error);
     }
     choose(sources.load(&ask)?, id)
 }
@@ -199,7 +199,8 @@ fn rekey(files: &[PathBuf], passwords: &VaultPasswords, id: Option<String>, to: 
         Some(_) => choose(Sources { ids: id.into_iter().collect(), ..Sources::default() }.load(&ask)?, None)?,
         None => {
             let secret = if to.is_empty() { ask_twice("new vault password")? } else { choose(to.load(&ask)?, None)? };
-            Secret { id: id.unwrap_or_else(|| secret.id.clone()), ..secret }
+            let id = id.unwrap_or_else(|| secret.id.clone());
+            secret.called(&id).map_err(Diagnostic::error)?
         }
     };
     for (path, plain) in contents {

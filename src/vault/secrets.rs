@@ -42,6 +42,14 @@ impl Secret {
         Ok(Secret { id: id.to_string(), password: password.to_vec() })
     }
 
+    /// The same password under another id.
+    ///
+    /// # Errors
+    /// As [`Secret::new`].
+    pub fn called(self, id: &str) -> Result<Secret, String> {
+        Secret::new(id, &self.password)
+    }
+
     pub(super) fn password(&self) -> &[u8] {
         &self.password
     }
