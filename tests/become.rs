@@ -42,9 +42,10 @@ mount --make-rprivate /
 cp -a /etc/. "$1/etc"
 cp -a "$1/ours/." "$1/etc"
 mount --bind "$1/etc" /etc
+export TMPDIR="$1/tmp"
 [ -e /run/sudo ] && mount -t tmpfs -o mode=0711 none /run/sudo
 shift
-exec setpriv --reuid "$1" --regid "$1" --clear-groups --reset-env -- env "$2" "$3" --exact "$4" --nocapture
+exec setpriv --reuid "$1" --regid "$1" --clear-groups --reset-env -- env TMPDIR="$TMPDIR" "$2" "$3" --exact "$4" --nocapture
 "#;
 
 fn missing() -> Option<String> {
@@ -54,7 +55,8 @@ fn missing() -> Option<String> {
     let there = |tool: &str| {
         ["/usr/bin", "/usr/sbin", "/bin", "/sbin"].iter().any(|folder| Path::new(folder).join(tool).exists())
     };
-    let missing: Vec<&str> = ["sudo", "su", "unshare", "setpriv", "openssl"].into_iter().filter(|tool| !there(tool)).collect();
+    let missing: Vec<&str> =
+        ["sudo", "su", "unshare", "setpriv", "openssl"].into_iter().filter(|tool| !there(tool)).collect();
     (!missing.is_empty()).then(|| format!("missing: {}", missing.join(", ")))
 }
 
@@ -75,13 +77,15 @@ fn inside(test: &str, uid: u32) -> Option<PathBuf> {
         String::from_utf8(output.stdout).unwrap().trim().to_string()
     };
     let [alice, bob] = [hash("alice's own"), hash("bob's own")];
-    let shadow: String = ["root:*", &format!("alice:{alice}"), &format!("bob:{bob}"), "carol:*", "dave:*", "erin:*"]
+    let shadow: String = ["root:*", &format!("alice:{alice}"), &format!("bob:{bob}"), "carol:*", "erin:*"]
         .iter()
         .map(|user| format!("{user}:19000::::::\n"))
-        .chain([format!("frank:{alice}:19000::::::\n")])
+        .chain(["dave", "frank"].map(|user| format!("{user}:{alice}:19000::::::\n")))
         .collect();
     fs::create_dir(root.join("etc")).unwrap();
     fs::create_dir_all(root.join("ours/pam.d")).unwrap();
+    fs::create_dir(root.join("tmp")).unwrap();
+    fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
     for (name, text, mode) in [
         ("passwd", PASSWD, 0o644),
         ("group", GROUP, 0o644),
@@ -168,8 +172,7 @@ fn works(inside: &Path, user: &Become, uid: &str) {
     assert!(child.receive_until(Instant::now() + Duration::from_secs(20)).unwrap().is_none(), "it stopped");
     drop(child);
     assert!(begun.elapsed() < Duration::from_secs(20), "{user:?}");
-    let left = fs::read_dir("/tmp").unwrap().flatten();
-    let left: Vec<_> = left.map(|entry| entry.file_name()).filter(|name| name.to_string_lossy().starts_with(".vfio-")).collect();
+    let left: Vec<_> = fs::read_dir(inside.join("tmp")).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert!(left.is_empty(), "copies are cleared away: {left:?}");
 }
 
@@ -189,7 +192,11 @@ fn sudo_with_a_password() {
     let Some(here) = inside("sudo_with_a_password", 7001) else { return };
     works(&here, &user("root", Method::Sudo, Some(ALICE)), "0");
     works(&here, &user("bob", Method::Sudo, Some(ALICE)), "7002");
-    works(&here, &Become { flags: Some("-H -S -n -g users".into()), ..user("carol", Method::Sudo, Some(ALICE)) }, "7003");
+    works(
+        &here,
+        &Become { flags: Some("-H -S -n -g users".into()), ..user("carol", Method::Sudo, Some(ALICE)) },
+        "7003",
+    );
     refused(&here, &user("root", Method::Sudo, Some("not this one")), &["password is wrong", "not that of root"]);
     refused(&here, &user("root", Method::Sudo, None), &["password is required", "-K asks"]);
     refused(&here, &user("nobody-there", Method::Sudo, Some(ALICE)), &["unknown user"]);
@@ -216,7 +223,7 @@ fn sudo_that_wants_a_terminal() {
 #[test]
 fn sudo_for_whom_it_is_not() {
     let Some(here) = inside("sudo_for_whom_it_is_not", 7004) else { return };
-    refused(&here, &user("root", Method::Sudo, None), &["dave", "sudo"]);
+    refused(&here, &user("root", Method::Sudo, Some(ALICE)), &["dave is not in the sudoers", "visudo"]);
 }
 
 #[test]

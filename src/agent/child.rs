@@ -314,8 +314,8 @@ impl Starter {
                 Err(failure) => failure,
             };
             let again = tries < MOST_TRIES
-                && if failure.verdict == Verdict::NoTool && root && method != Method::Su {
-                    // Root needs no permission, and su is everywhere.
+                && if root && method != Method::Su && (failure.verdict == Verdict::NoTool || failure.is_forbidden()) {
+                    // Root needs nobody's permission, and su is everywhere.
                     method = Method::Su;
                     true
                 } else if failure.wants_terminal() && !terminal {
@@ -360,9 +360,10 @@ impl Try<'_> {
     fn argv(&self) -> Vec<OsString> {
         let Become { user, password, exe, .. } = self.user;
         let own = exe.as_deref().filter(|_| self.method == self.user.method);
-        let tool = own.map_or_else(|| vec![self.method.name().to_string()], |exe| {
-            shlex::split(exe).filter(|words| !words.is_empty()).unwrap_or_else(|| vec![exe.to_string()])
-        });
+        let tool = own.map_or_else(
+            || vec![self.method.name().to_string()],
+            |exe| shlex::split(exe).filter(|words| !words.is_empty()).unwrap_or_else(|| vec![exe.to_string()]),
+        );
         let mut argv: Vec<OsString> = tool.into_iter().map(OsString::from).collect();
         let given = self.user.flags.as_deref().filter(|_| self.method == self.user.method);
         let mut add = |words: &[&str]| argv.extend(words.iter().map(OsString::from));
@@ -438,6 +439,7 @@ impl Try<'_> {
             let master = terminal.master().map_err(trouble("the terminal is lost"))?;
             listener.listen(OwnedFd::from(master)).map_err(trouble("no thread can be started"))?;
         }
+        let slave = terminal.map(Terminal::let_go);
         let (sender, replies) = mpsc::channel();
         let (greet, greeted) = mpsc::channel();
         let heard = Arc::clone(&voice);
@@ -446,7 +448,7 @@ impl Try<'_> {
             .spawn(move || read(output, &greet, &sender, &heard))
             .map_err(trouble("no thread can be started"))?;
         let greeted = greeted.recv_timeout(until.saturating_duration_since(Instant::now()));
-        drop(terminal);
+        drop(slave);
         match greeted {
             Ok(()) => Ok(Child { process, replies, output: to_child, voice, hangs_up, over: false }),
             Err(why) => {

@@ -40,7 +40,8 @@ pub(super) fn vault(command: &VaultCommand) -> ExitStatus {
         VaultCommand::EncryptString(options) => encrypt_string(options),
         VaultCommand::Rekey(options) => {
             let id = options.new_vault_id.clone();
-            let to = Sources { files: options.new_vault_password_file.iter().cloned().collect(), ids: vec![], ask: false };
+            let to =
+                Sources { files: options.new_vault_password_file.iter().cloned().collect(), ids: vec![], ask: false };
             rekey(&options.files, &options.passwords, id, to)
         }
     };
@@ -223,14 +224,20 @@ fn edit(path: &Path, passwords: &VaultPasswords, id: Option<&str>) -> Outcome<()
         false => (Vec::new(), to_close(passwords, id)?),
     };
     // Ctrl-C is the editor's: this program must be there afterwards to clear away what is in plain text.
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGQUIT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+    for signal in [
+        signal_hook::consts::SIGINT,
+        signal_hook::consts::SIGQUIT,
+        signal_hook::consts::SIGTERM,
+        signal_hook::consts::SIGHUP,
+    ] {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))
             .map_err(|e| Diagnostic::error(format!("signals can't be held back: {e}")))?;
     }
     // The editor goes by the name.
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_else(|| "vault.yml".into());
     let private = Private::new(&name, &plain).map_err(|e| wrong(path, format!("no private file can be made: {e}")))?;
-    let editor = ["VISUAL", "EDITOR"].iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    let editor =
+        ["VISUAL", "EDITOR"].iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
     let editor = editor.unwrap_or_else(|| "vi".into());
     let words = shlex::split(&editor).filter(|words| !words.is_empty()).unwrap_or_else(|| vec![editor.clone()]);
     let (program, arguments) = words.split_first().map_or((editor.as_str(), &[][..]), |(p, a)| (p.as_str(), a));

@@ -27,7 +27,8 @@ impl Envelope {
         let text = std::str::from_utf8(text).map_err(|_| "it holds bytes that are no text".to_string())?;
         let text = text.trim_start();
         let (first, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-        let words: Vec<&str> = first.strip_prefix(MARK).ok_or("its first line is not that of a vault")?.split(';').collect();
+        let words: Vec<&str> =
+            first.strip_prefix(MARK).ok_or("its first line is not that of a vault")?.split(';').collect();
         let id = match words.as_slice() {
             ["1.1", "AES256"] => None,
             ["1.2", "AES256", id] if !id.is_empty() => Some((*id).to_string()),
@@ -45,7 +46,8 @@ impl Envelope {
         let mut field = |what: &str| {
             unhex(fields.next().filter(|field| !field.is_empty()).ok_or_else(|| format!("{what} is missing"))?)
         };
-        let envelope = Envelope { id, salt: field("its salt")?, hmac: field("its HMAC")?, bytes: field("its content")? };
+        let envelope =
+            Envelope { id, salt: field("its salt")?, hmac: field("its HMAC")?, bytes: field("its content")? };
         if fields.next().is_some() {
             return Err("something follows its content".into());
         }

@@ -266,7 +266,9 @@ impl<'a> Reader<'a> {
             Some(_) => not_a("a list or map"),
             None if non_specific(tag) => Ok(string()),
             None if tag.handle() == "!" && tag.suffix() == "unsafe" => self.never_templated(text, span),
-            None if tag.handle() == "!" && ["vault", "vault-encrypted"].contains(&tag.suffix()) => encrypted(text, span),
+            None if tag.handle() == "!" && ["vault", "vault-encrypted"].contains(&tag.suffix()) => {
+                encrypted(text, span)
+            }
             None => Err(self.unknown_tag(tag, place)),
         }
     }
@@ -385,8 +387,10 @@ fn encrypted(text: &str, span: &Span) -> Result<NodeValue, Diagnostic> {
             .help("`vfio-provision vault encrypt-string` writes such a value: `!vault |`, then lines further in"));
     }
     if body.is_empty() || !body.chars().all(|c| c.is_ascii_hexdigit()) {
-        return Err(Diagnostic::error("this encrypted value is cut or changed: after its first line come digits 0-9, a-f")
-            .at(span));
+        return Err(Diagnostic::error(
+            "this encrypted value is cut or changed: after its first line come digits 0-9, a-f",
+        )
+        .at(span));
     }
     let place: String = span.place().chars().map(|c| if harmless(c) || c == ' ' { c } else { '_' }).collect();
     Ok(NodeValue::String(format!("{{{{ ansible_vault('{first} {body}', '{place}') }}}}")))

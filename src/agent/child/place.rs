@@ -4,7 +4,6 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::StatVfsMountFlags;
 
@@ -41,12 +40,12 @@ impl Program {
 
     /// A copy that everybody can run and only we can change; it goes away with the value.
     pub fn copy(&self) -> io::Result<Copied> {
-        static COPIES: AtomicUsize = AtomicUsize::new(0);
-        let name = |count| format!(".vfio-provision-{}-{count}", std::process::id());
         let mut wrong = io::Error::other("no folder for it");
         let places = [std::env::temp_dir(), "/tmp".into(), "/var/tmp".into(), "/dev/shm".into(), "/run".into()];
         for place in places.iter().filter(|place| can_run_in(place)) {
-            let folder = place.join(name(COPIES.fetch_add(1, Ordering::Relaxed)));
+            let mut random = [0; 8];
+            getrandom::fill(&mut random).map_err(|e| io::Error::other(e.to_string()))?;
+            let folder = place.join(format!(".vfio-provision-{:016x}", u64::from_ne_bytes(random)));
             // One that is there already is somebody else's: nobody but us may write in it.
             if let Err(error) = DirBuilder::new().mode(0o700).create(&folder) {
                 wrong = error;

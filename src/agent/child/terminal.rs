@@ -21,7 +21,7 @@ const FROM_TERMINAL: &str = r#"exec 0<>"$1"; shift; exec "$@""#;
 pub(super) struct Terminal {
     master: OwnedFd,
     /// Held until the tool has opened it: a terminal that nobody has open reads as hung up.
-    _slave: File,
+    slave: File,
     path: OsString,
 }
 
@@ -37,12 +37,17 @@ impl Terminal {
         let mut settings = tcgetattr(&slave)?;
         settings.make_raw();
         tcsetattr(&slave, OptionalActions::Now, &settings)?;
-        Ok(Terminal { master, _slave: slave, path })
+        Ok(Terminal { master, slave, path })
     }
 
     /// Our side of it.
     pub fn master(&self) -> io::Result<File> {
         Ok(File::from(self.master.try_clone()?))
+    }
+
+    /// Lets go of our side: it hangs up when its last copy is closed.
+    pub fn let_go(self) -> File {
+        self.slave
     }
 
     /// Runs what is added as arguments, on this terminal.

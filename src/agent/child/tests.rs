@@ -12,11 +12,8 @@ fn with_tool(script: &str, password: Option<&str>, patience: u64) -> (tempfile::
     let tool = folder.path().join("tool");
     std::fs::write(&tool, format!("#!/bin/sh\n{script}")).unwrap();
     std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let user = Become {
-        password: password.map(str::to_string),
-        exe: Some(tool.display().to_string()),
-        ..Become::sudo("bob")
-    };
+    let user =
+        Become { password: password.map(str::to_string), exe: Some(tool.display().to_string()), ..Become::sudo("bob") };
     let started = Child::start_program(&user, Path::new("/bin/true"), Duration::from_millis(patience));
     (folder, started)
 }

@@ -118,7 +118,8 @@ impl Voice {
 
     pub fn verdict(&self) -> Verdict {
         let said = self.said();
-        let wrong = ["incorrect password", "no password was provided", "Authentication fail", "incorrect authentication"];
+        let wrong =
+            ["incorrect password", "no password was provided", "Authentication fail", "incorrect authentication"];
         match self.asked.load(Ordering::SeqCst) {
             0 if said.contains("a password is required") || said.contains("Authentication required") => Verdict::Wanted,
             0 => Verdict::Other,
@@ -242,7 +243,13 @@ impl Failure {
 
     /// `Defaults requiretty`, and tools that only ask on a terminal.
     pub fn wants_terminal(&self) -> bool {
-        let signs = ["must have a tty", "a terminal is required", "must be run from a terminal", "must be a tty", "no tty present"];
+        let signs = [
+            "must have a tty",
+            "a terminal is required",
+            "must be run from a terminal",
+            "must be a tty",
+            "no tty present",
+        ];
         signs.iter().any(|sign| self.words.contains(sign))
     }
 
@@ -257,8 +264,11 @@ impl Failure {
             || self.words.contains("ermission denied") && self.verdict == Verdict::Other
     }
 
-    fn is_forbidden(&self) -> bool {
-        ["is not allowed to", "may not run", "not in the sudoers"].iter().any(|words| self.words.contains(words))
+    /// Rules say no.
+    pub fn is_forbidden(&self) -> bool {
+        ["is not allowed to", "may not run", "not in the sudoers", "not permitted"]
+            .iter()
+            .any(|words| self.words.contains(words))
     }
 
     /// For people.
@@ -289,12 +299,11 @@ impl Failure {
             Verdict::Silent => about(&format!("after {} s it still waits for something", patience.as_secs())).hint(
                 "its words are above; what it asks for can't be answered here: change its settings for this user",
             ),
-            _ if self.words.contains("is not in the sudoers") || self.words.contains("may not run") => about("")
-                .hint(format!("let {tool} allow it on that machine (`visudo`), or log in as another user")),
-            _ if self.words.contains("is not allowed to") => about("").hint(format!(
-                "the rule for this user must allow {} (any arguments), or ALL",
-                program.display()
-            )),
+            _ if self.words.contains("is not in the sudoers") || self.words.contains("may not run") => {
+                about("").hint(format!("let {tool} allow it on that machine (`visudo`), or log in as another user"))
+            }
+            _ if self.words.contains("is not allowed to") => about("")
+                .hint(format!("the rule for this user must allow {} (any arguments), or ALL", program.display())),
             _ if self.words.contains("not permitted") && method == Method::Doas => {
                 about("").hint("doas.conf on that machine must permit it")
             }
