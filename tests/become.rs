@@ -27,7 +27,7 @@ messagebus:x:7100:7100::/nonexistent:/usr/sbin/nologin
 const GROUP: &str = "root:x:0:\nshadow:x:42:\nusers:x:7000:\nalice:x:7001:\nbob:x:7002:\ncarol:x:7003:\n";
 const SUDOERS: &str = "Defaults env_reset, secure_path=/nowhere, lecture=never
 Defaults:frank requiretty
-alice ALL=(ALL) ALL
+alice ALL=(ALL:ALL) ALL
 carol ALL=(ALL) NOPASSWD: ALL
 erin ALL=(ALL) NOPASSWD: /bin/true
 frank ALL=(ALL) ALL
