@@ -15,4 +15,5 @@ pub mod report;
 pub mod run;
 pub mod template;
 pub mod transport;
+pub mod vault;
 pub mod yaml;

@@ -100,6 +100,11 @@ pub fn parse_one(source: &Arc<Source>) -> Result<Node, Diagnostic> {
 }
 
 impl NodeValue {
+    /// Is it an encrypted value, which templates decrypt when it is used?
+    pub fn is_vaulted(&self) -> bool {
+        matches!(self, NodeValue::String(text) if text.starts_with("{{ ansible_vault('$ANSIBLE_VAULT;"))
+    }
+
     /// As JSON, keys in the order of the text.
     pub fn to_json(&self) -> serde_json::Value {
         match self {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 
-use super::child::{self, Child};
+use super::child::Child;
 use super::inbox::Inbox;
 use super::protocol::{Become, Hello, MachineKind, Mode, Outcome, Reply, Request, Status, Task};
 use super::session::Session;
@@ -89,7 +89,7 @@ impl Hub {
 
     fn by_child(&mut self, user: &Become, task: Task, tell: &mut dyn FnMut(Reply)) -> Result<Outcome> {
         if !self.children.contains_key(user) {
-            let mut child = child::start(user)?;
+            let mut child = Child::start(user)?;
             self.stop.also(child.stopper());
             send(&mut child, &Request::Hello(self.hello.clone()))?;
             match receive(&mut child)? {

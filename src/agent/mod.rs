@@ -1,6 +1,7 @@
 //! The far end: runs modules, does actions, keeps the journal. It reads frames and answers frames, and knows nothing of
 //! what carries them.
 
+pub mod child;
 pub mod frame;
 pub mod history;
 pub mod journal;
@@ -8,7 +9,6 @@ pub mod lock;
 pub mod protocol;
 pub mod session;
 
-mod child;
 mod guard;
 mod hub;
 mod inbox;

@@ -1,12 +1,12 @@
 //! What controller and agent say to each other.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use super::child::Become;
 use crate::change::{Action, Diff, Op};
 use crate::host::Error;
 
@@ -59,23 +59,6 @@ pub struct Hello {
     /// As many seconds an apply waits for another run on the machine to end.
     #[serde(default)]
     pub wait_for_lock: u64,
-}
-
-/// How to become another user on the machine.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Become {
-    /// The user.
-    pub user: String,
-    /// The password, where one is wanted.
-    pub password: Option<String>,
-}
-
-/// Never shows the password.
-impl fmt::Debug for Become {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let password = self.password.as_ref().map(|_| "***");
-        f.debug_struct("Become").field("user", &self.user).field("password", &password).finish()
-    }
 }
 
 /// One task with finished parameters.

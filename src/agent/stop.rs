@@ -20,7 +20,8 @@ impl Stop {
     pub fn stop(&self) {
         self.0.asked.store(true, Ordering::SeqCst);
         for child in self.0.children.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            child.stop();
+            // A child that is gone has stopped.
+            let _ = child.stop();
         }
     }
 

@@ -32,11 +32,12 @@ pub(super) fn apply(options: &ApplyOptions) -> ExitStatus {
 }
 
 fn plan_or_errors(options: &PlanOptions) -> Result<ExitStatus, Vec<Diagnostic>> {
-    let prepared = prepare(&options.run)?;
+    let mask = Mask::default();
+    let prepared = prepare(&options.run, &mask)?;
     if let Some(status) = only_lists(&options.run, &prepared) {
         return Ok(status);
     }
-    let sink = sink(&options.run)?;
+    let sink = sink(&options.run, mask)?;
     sink.event(Event::Run { plan: true, shard: None });
     let finish = prepared.execute(Mode::Plan, &sink).map_err(|error| vec![error])?;
     if let Some(out) = &options.out {
@@ -63,11 +64,12 @@ fn plan_or_errors(options: &PlanOptions) -> Result<ExitStatus, Vec<Diagnostic>> 
 }
 
 fn apply_or_errors(options: &ApplyOptions) -> Result<ExitStatus, Vec<Diagnostic>> {
-    let prepared = prepare(&options.run)?;
+    let mask = Mask::default();
+    let prepared = prepare(&options.run, &mask)?;
     if let Some(status) = only_lists(&options.run, &prepared) {
         return Ok(status);
     }
-    let sink = sink(&options.run)?;
+    let sink = sink(&options.run, mask)?;
     if options.check || options.ask {
         sink.event(Event::Run { plan: true, shard: None });
         let finish = prepared.execute(Mode::Plan, &sink).map_err(|error| vec![error])?;
@@ -101,22 +103,23 @@ fn apply_saved(options: &ApplyOptions, file: &std::path::Path) -> Result<ExitSta
                 .help("make the plan with it"),
         ]);
     }
-    let settings = settings(run)?;
-    let sink = sink(run)?;
+    let mask = Mask::default();
+    let settings = settings(run, &mask)?;
+    let sink = sink(run, mask)?;
     sink.event(Event::Run { plan: false, shard: None });
     let finish = run::execute_saved(&plan, &settings, &sink)?;
     Ok(status(&finish))
 }
 
-fn prepare(options: &RunOptions) -> Result<Prepared, Vec<Diagnostic>> {
-    let prepared = run::prepare(settings(options)?)?;
+fn prepare(options: &RunOptions, mask: &Mask) -> Result<Prepared, Vec<Diagnostic>> {
+    let prepared = run::prepare(settings(options, mask)?)?;
     for warning in &prepared.warnings {
         anstream::eprintln!("{}", warning.render(true));
     }
     Ok(prepared)
 }
 
-fn settings(options: &RunOptions) -> Result<Settings, Vec<Diagnostic>> {
+fn settings(options: &RunOptions, mask: &Mask) -> Result<Settings, Vec<Diagnostic>> {
     Ok(Settings {
         playbooks: options.playbooks.clone(),
         inventories: options.inventory.clone(),
@@ -128,6 +131,7 @@ fn settings(options: &RunOptions) -> Result<Settings, Vec<Diagnostic>> {
         forks: options.forks,
         become_: options.become_,
         become_password: become_password(options.ask_become_pass)?,
+        vault: Arc::new(options.vault.open(mask.clone()).map_err(|error| vec![error])?),
         accept_new: options.accept_new_host_keys,
         verbose: options.verbose,
         roles_path: options.roles_path.clone(),
@@ -157,8 +161,8 @@ fn only_lists(options: &RunOptions, prepared: &Prepared) -> Option<ExitStatus> {
     None
 }
 
-fn sink(options: &RunOptions) -> Result<Arc<Sink>, Vec<Diagnostic>> {
-    reporter(&options.output, !options.no_diff, options.verbose, options.report.as_deref())
+fn sink(options: &RunOptions, mask: Mask) -> Result<Arc<Sink>, Vec<Diagnostic>> {
+    reporter(&options.output, !options.no_diff, options.verbose, options.report.as_deref(), mask)
 }
 
 /// Where events go.
@@ -167,13 +171,14 @@ pub(super) fn reporter(
     diff: bool,
     verbose: u8,
     folder: Option<&Path>,
+    mask: Mask,
 ) -> Result<Arc<Sink>, Vec<Diagnostic>> {
     let screen = Screen::stderr();
     let reporter: Box<dyn Reporter> = match form {
         OutputForm::Json => Box::new(Json::new(screen.above(std::io::stdout()))),
         OutputForm::Text => Box::new(Text::new(screen.above(anstream::stdout()), Options { diff, verbose })),
     };
-    let mut sink = Sink::new(reporter, Mask::default()).on(screen);
+    let mut sink = Sink::new(reporter, mask).on(screen);
     if let Some(folder) = folder {
         sink = sink.and(Box::new(Files::begin(folder).map_err(|error| vec![error])?));
     }

@@ -7,6 +7,7 @@ pub mod options;
 mod rollback;
 mod runs;
 mod schema;
+mod vault;
 
 use clap::Parser;
 
@@ -81,5 +82,6 @@ pub fn main() -> ExitStatus {
                 }
             }
         }
+        Command::Vault(command) => vault::vault(&command),
     }
 }

@@ -35,6 +35,9 @@ pub enum Command {
     Doc(DocOptions),
     /// Print a JSON Schema: of playbooks' modules, or of the lines that `--output json` prints.
     Schema(SchemaOptions),
+    /// Encrypt and decrypt files and values, as ansible-vault does.
+    #[command(subcommand)]
+    Vault(VaultCommand),
     /// Serve a controller on standard input and output (started by the program itself).
     #[command(hide = true)]
     Agent(AgentOptions),
@@ -88,6 +91,9 @@ pub struct RunOptions {
     /// Only these hosts: a pattern such as `lab:!ws07`, or @FILE with one a line.
     #[arg(short, long, value_name = "PATTERN")]
     pub limit: Option<String>,
+    /// The vaults' passwords.
+    #[command(flatten)]
+    pub vault: VaultPasswords,
     /// Take down the keys of hosts that have none in known_hosts yet; a key that has changed is refused all the same.
     #[arg(long)]
     pub accept_new_host_keys: bool,
@@ -156,6 +162,9 @@ pub struct MachineOptions {
     /// An inventory: INI, YAML, or a folder of them; may be given more than once.
     #[arg(short, long, value_name = "PATH")]
     pub inventory: Vec<PathBuf>,
+    /// The vaults' passwords.
+    #[command(flatten)]
+    pub vault: VaultPasswords,
     /// As many hosts at a time.
     #[arg(short, long, default_value_t = 5, value_name = "N")]
     pub forks: usize,
@@ -264,4 +273,111 @@ pub enum SchemaKind {
     Modules,
     /// The lines of `--output json`.
     Events,
+}
+
+/// Where vault passwords come from.
+#[derive(Clone, Debug, Default, Args)]
+pub struct VaultPasswords {
+    /// A file that holds a vault password, or prints one if it is executable; may be given more than once.
+    #[arg(long, value_name = "FILE", visible_alias = "vault-pass-file")]
+    pub vault_password_file: Vec<PathBuf>,
+    /// A vault password with a label: LABEL@FILE, LABEL@prompt, or one without a label; may be given more than once.
+    #[arg(long, value_name = "[LABEL@]SOURCE")]
+    pub vault_id: Vec<String>,
+    /// Ask for the vault password.
+    #[arg(short = 'J', long, visible_alias = "ask-vault-password")]
+    pub ask_vault_pass: bool,
+}
+
+/// `vault`.
+#[derive(Debug, Subcommand)]
+pub enum VaultCommand {
+    /// Encrypt files.
+    Encrypt(VaultFiles),
+    /// Decrypt files: they are in plain text from then on.
+    Decrypt(VaultFiles),
+    /// Print what encrypted files hold.
+    View(VaultView),
+    /// Edit an encrypted file with $EDITOR; one that is not there yet is made.
+    Edit(VaultEdit),
+    /// Encrypt a value, to be put into a YAML file.
+    EncryptString(EncryptStringOptions),
+    /// Encrypt files anew with another password.
+    Rekey(VaultRekey),
+}
+
+/// `vault encrypt` and `vault decrypt`.
+#[derive(Debug, Args)]
+pub struct VaultFiles {
+    /// The files; `-` is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Write here instead of replacing the file; `-` is standard output.
+    #[arg(short = 'o', long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Which password to encrypt with, where several are given.
+    #[arg(long, value_name = "LABEL")]
+    pub encrypt_vault_id: Option<String>,
+    /// The passwords.
+    #[command(flatten)]
+    pub passwords: VaultPasswords,
+}
+
+/// `vault view`.
+#[derive(Debug, Args)]
+pub struct VaultView {
+    /// The files; `-` is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The passwords.
+    #[command(flatten)]
+    pub passwords: VaultPasswords,
+}
+
+/// `vault edit`.
+#[derive(Debug, Args)]
+pub struct VaultEdit {
+    /// The file.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Which password to encrypt with; without it, the one that opened the file.
+    #[arg(long, value_name = "LABEL")]
+    pub encrypt_vault_id: Option<String>,
+    /// The passwords.
+    #[command(flatten)]
+    pub passwords: VaultPasswords,
+}
+
+/// `vault encrypt-string`.
+#[derive(Debug, Args)]
+pub struct EncryptStringOptions {
+    /// The values; without any, standard input is read, or a terminal is asked (a shell keeps what it was given).
+    #[arg(value_name = "VALUE")]
+    pub strings: Vec<String>,
+    /// The variable's name; one for each value.
+    #[arg(short, long, value_name = "NAME")]
+    pub name: Vec<String>,
+    /// Which password to encrypt with, where several are given.
+    #[arg(long, value_name = "LABEL")]
+    pub encrypt_vault_id: Option<String>,
+    /// The passwords.
+    #[command(flatten)]
+    pub passwords: VaultPasswords,
+}
+
+/// `vault rekey`.
+#[derive(Debug, Args)]
+pub struct VaultRekey {
+    /// The files.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The new label, or the new password with it: LABEL@FILE, LABEL@prompt.
+    #[arg(long, value_name = "LABEL[@SOURCE]")]
+    pub new_vault_id: Option<String>,
+    /// The file that holds or prints the new password; without it and a source it is asked for.
+    #[arg(long, value_name = "FILE")]
+    pub new_vault_password_file: Option<PathBuf>,
+    /// The old passwords.
+    #[command(flatten)]
+    pub passwords: VaultPasswords,
 }

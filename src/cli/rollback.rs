@@ -9,6 +9,7 @@ use super::runs::machines;
 use crate::agent::history::Rollback;
 use crate::agent::protocol::Mode;
 use crate::diag::Diagnostic;
+use crate::report::Mask;
 use crate::report::Recap;
 use crate::run::Asked;
 
@@ -26,7 +27,8 @@ fn rollback_or_errors(options: &RollbackOptions) -> Result<ExitStatus, Vec<Diagn
                 .help("look with `--check`, then give `--yes`"),
         ]);
     }
-    let asked = Asked::prepare(machines(&options.machines, options.wait_for_lock)?)?;
+    let mask = Mask::default();
+    let asked = Asked::prepare(machines(&options.machines, options.wait_for_lock, &mask)?)?;
     // The names of runs are a machine's own.
     if asked.count() > 1 && (options.run.is_some() || options.through.is_some()) {
         let flag = if options.run.is_some() { "--run" } else { "--through" };
@@ -38,7 +40,7 @@ fn rollback_or_errors(options: &RollbackOptions) -> Result<ExitStatus, Vec<Diagn
         force: options.force,
         packages: options.packages,
     };
-    let sink = reporter(&options.machines.output, !options.no_diff, options.machines.verbose, None)?;
+    let sink = reporter(&options.machines.output, !options.no_diff, options.machines.verbose, None, mask)?;
     if !options.yes || options.check {
         let recap = asked.rollback(&wish, Mode::Plan, &sink).map_err(|error| vec![error])?;
         let status = status(&recap);

@@ -1,11 +1,14 @@
 //! `runs`.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::ExitStatus;
 use super::options::{MachineOptions, OutputForm, RunsOptions};
 use crate::agent::journal::time;
 use crate::diag::Diagnostic;
+use crate::report::Mask;
 use crate::run::{Asked, Machines};
 
 pub(super) fn runs(options: &RunsOptions) -> ExitStatus {
@@ -16,7 +19,7 @@ pub(super) fn runs(options: &RunsOptions) -> ExitStatus {
 }
 
 fn list(options: &RunsOptions) -> Result<ExitStatus, Vec<Diagnostic>> {
-    let asked = Asked::prepare(machines(&options.machines, 0)?)?;
+    let asked = Asked::prepare(machines(&options.machines, 0, &Mask::default())?)?;
     let answers = asked.runs().map_err(|error| vec![error])?;
     let mut unreachable = false;
     for (host, answer) in answers {
@@ -36,13 +39,14 @@ fn list(options: &RunsOptions) -> Result<ExitStatus, Vec<Diagnostic>> {
 }
 
 /// How hosts are found and reached, as the flags say it.
-pub(super) fn machines(options: &MachineOptions, wait_for_lock: u64) -> Result<Machines, Vec<Diagnostic>> {
+pub(super) fn machines(options: &MachineOptions, wait_for_lock: u64, mask: &Mask) -> Result<Machines, Vec<Diagnostic>> {
     Ok(Machines {
         inventories: options.inventory.clone(),
         patterns: options.hosts.clone(),
         forks: options.forks,
         become_: options.become_,
         become_password: super::apply::become_password(options.ask_become_pass)?,
+        vault: Arc::new(options.vault.open(mask.clone()).map_err(|error| vec![error])?),
         wait_for_lock,
     })
 }

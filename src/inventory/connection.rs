@@ -69,6 +69,10 @@ pub struct Connection {
     pub become_user: Option<String>,
     /// `ansible_become_password`.
     pub become_password: Option<String>,
+    /// `ansible_become_flags`: more flags for the tool.
+    pub become_flags: Option<String>,
+    /// `ansible_become_exe`: another program for the tool.
+    pub become_exe: Option<String>,
 }
 
 /// Never shows a password.
@@ -93,6 +97,8 @@ impl fmt::Debug for Connection {
             .field("become_method", &self.become_method)
             .field("become_user", &self.become_user)
             .field("become_password", &hidden(&self.become_password))
+            .field("become_flags", &self.become_flags)
+            .field("become_exe", &self.become_exe)
             .finish()
     }
 }
@@ -150,6 +156,8 @@ impl Connection {
             become_method,
             become_user: vars.text(&["ansible_become_user"])?,
             become_password: vars.text(&["ansible_become_password", "ansible_become_pass"])?,
+            become_flags: vars.text(&["ansible_become_flags"])?,
+            become_exe: vars.text(&["ansible_become_exe"])?,
         })
     }
 
@@ -342,6 +350,8 @@ mod tests {
             become_method: Some("sudo".into()),
             become_user: Some("root".into()),
             become_password: Some("top".into()),
+            become_flags: None,
+            become_exe: None,
         };
         assert_eq!(connection, expected);
         assert_eq!(connection.secrets().collect::<Vec<_>>(), ["1234", "top"]);

@@ -8,6 +8,7 @@ use super::build::Builder;
 use super::var_files::list;
 use super::{UNGROUPED, ini, yaml_file};
 use crate::diag::{Diagnostic, Source, Span, nearest};
+use crate::vault::Vault;
 
 /// What is no inventory although it lies in a folder of inventories, by the end of its name (as in Ansible).
 const NOT_INVENTORIES: [&str; 13] =
@@ -16,20 +17,20 @@ const NOT_INVENTORIES: [&str; 13] =
 const MAX_DEPTH: usize = 16;
 
 /// Reads what one `-i` names, and gives the folder beside which its group_vars and host_vars lie.
-pub(super) fn read(path: &Path, build: &mut Builder) -> Option<PathBuf> {
+pub(super) fn read(path: &Path, build: &mut Builder, vault: &Vault) -> Option<PathBuf> {
     if let Some(text) = path.to_str().filter(|text| text.contains(',') && !path.exists()) {
         read_list(text, build);
         return None;
     }
     if path.is_dir() {
         let before = build.errors.len();
-        let files = read_folder(path, build, 0);
+        let files = read_folder(path, build, vault, 0);
         if files == 0 && build.errors.len() == before {
             build.errors.push(Diagnostic::error(format!("the folder {} holds no inventory", path.display())));
         }
         return Some(path.to_path_buf());
     }
-    read_file(path, build);
+    read_file(path, build, vault);
     Some(path.parent().unwrap_or(Path::new("")).to_path_buf())
 }
 
@@ -50,7 +51,7 @@ fn read_list(text: &str, build: &mut Builder) {
 }
 
 /// Reads all inventories of a folder by name, and says how many there were.
-fn read_folder(path: &Path, build: &mut Builder, depth: usize) -> usize {
+fn read_folder(path: &Path, build: &mut Builder, vault: &Vault, depth: usize) -> usize {
     if depth > MAX_DEPTH {
         build.errors.push(Diagnostic::error(format!("folders are nested too deeply: {}", path.display())));
         return 0;
@@ -69,17 +70,17 @@ fn read_folder(path: &Path, build: &mut Builder, depth: usize) -> usize {
             continue;
         }
         if folder {
-            files += read_folder(&path, build, depth + 1);
+            files += read_folder(&path, build, vault, depth + 1);
         } else {
-            read_file(&path, build);
+            read_file(&path, build, vault);
             files += 1;
         }
     }
     files
 }
 
-fn read_file(path: &Path, build: &mut Builder) {
-    match text_of(path) {
+fn read_file(path: &Path, build: &mut Builder, vault: &Vault) {
+    match text_of(path, vault) {
         Err(error) => build.errors.push(error),
         Ok(text) => {
             let source = Source::new(path.display().to_string(), text);
@@ -95,7 +96,7 @@ fn read_file(path: &Path, build: &mut Builder) {
     }
 }
 
-fn text_of(path: &Path) -> Result<String, Diagnostic> {
+fn text_of(path: &Path, vault: &Vault) -> Result<String, Diagnostic> {
     let shown = path.display();
     let bytes = fs::read(path).map_err(|problem| {
         let error = Diagnostic::error(format!("can't read the inventory {shown}: {problem}"));
@@ -117,10 +118,7 @@ fn text_of(path: &Path) -> Result<String, Diagnostic> {
             )));
     }
     let text = text.map_err(|_| Diagnostic::error(format!("the inventory {shown} is not UTF-8 text")))?;
-    if text.starts_with("$ANSIBLE_VAULT;") {
-        return Err(Diagnostic::error(format!("{shown} is encrypted by ansible-vault, which can't be read yet")));
-    }
-    Ok(text)
+    vault.text(path, text).map(|(text, _)| text)
 }
 
 /// The file in the same folder whose name is nearest.

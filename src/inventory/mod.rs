@@ -21,6 +21,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use crate::diag::Diagnostic;
+use crate::vault::Vault;
 use build::{Builder, GroupId, HostId};
 use pattern::Pick;
 use var_files::{VarFiles, Whose};
@@ -82,10 +83,18 @@ impl Inventory {
     /// # Errors
     /// All mistakes, each with its place.
     pub fn load(paths: &[PathBuf]) -> Result<Inventory, Vec<Diagnostic>> {
+        Inventory::load_with(paths, Arc::default())
+    }
+
+    /// The same, with the passwords of files that are encrypted.
+    ///
+    /// # Errors
+    /// All mistakes, each with its place.
+    pub fn load_with(paths: &[PathBuf], vault: Arc<Vault>) -> Result<Inventory, Vec<Diagnostic>> {
         let mut build = Builder::new();
         let mut folders: Vec<PathBuf> = Vec::new();
         for path in paths {
-            let folder = load::read(path, &mut build);
+            let folder = load::read(path, &mut build, &vault);
             folders.extend(folder.filter(|folder| !folders.contains(folder)));
         }
         let (Parts { groups, hosts }, warnings) = build.finish()?;
@@ -95,7 +104,7 @@ impl Inventory {
         let all: Map<String, Value> = groups.iter().map(|(name, group)| (name.clone(), members(group))).collect();
         let shared = Map::from_iter([("groups".to_string(), Value::Object(all))]);
         let first = paths.first().cloned();
-        Ok(Inventory { groups, hosts, folders, first, var_files: VarFiles::default(), shared, warnings })
+        Ok(Inventory { groups, hosts, folders, first, var_files: VarFiles::new(vault), shared, warnings })
     }
 
     /// What the user should know although nothing stops for it.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::build::{self, PRIORITY};
 use crate::diag::{Diagnostic, Source};
+use crate::vault::{self, Vault};
 use crate::yaml::{self, NodeValue};
 
 /// Folders in folders may go so deep; a link to a folder above never ends.
@@ -26,6 +27,7 @@ type Vars = Arc<Map<String, Value>>;
 /// All that was read of these folders so far.
 #[derive(Default)]
 pub(super) struct VarFiles {
+    vault: Arc<Vault>,
     groups: Mutex<Opened>,
     hosts: Mutex<Opened>,
 }
@@ -49,6 +51,11 @@ struct Entry {
 }
 
 impl VarFiles {
+    /// Files that this vault decrypts.
+    pub fn new(vault: Arc<Vault>) -> VarFiles {
+        VarFiles { vault, ..VarFiles::default() }
+    }
+
     /// What `group_vars/` or `host_vars/` in this folder says about a group or host.
     ///
     /// # Errors
@@ -69,7 +76,7 @@ impl VarFiles {
                 }
             }
         };
-        folder.of(name)
+        folder.of(name, &self.vault)
     }
 }
 
@@ -98,7 +105,7 @@ impl Folder {
         Ok(Folder { whose, entries, read: Mutex::new(HashMap::new()) })
     }
 
-    fn of(&self, name: &str) -> Result<Option<Vars>, Diagnostic> {
+    fn of(&self, name: &str, vault: &Vault) -> Result<Option<Vars>, Diagnostic> {
         let Some(entries) = self.entries.get(name) else {
             return Ok(None);
         };
@@ -110,9 +117,9 @@ impl Folder {
         let mut answer = Ok(());
         for entry in entries {
             let one = if entry.folder {
-                read_folder(&entry.path, self.whose, &mut vars, 0)
+                read_folder(&entry.path, self.whose, &mut vars, vault, 0)
             } else {
-                read_file(&entry.path, self.whose, &mut vars)
+                read_file(&entry.path, self.whose, &mut vars, vault)
             };
             answer = answer.and(one);
         }
@@ -145,7 +152,13 @@ pub(super) fn list(path: &Path) -> Result<Vec<(String, PathBuf, bool)>, Diagnost
     Ok(found)
 }
 
-fn read_folder(path: &Path, whose: Whose, vars: &mut Map<String, Value>, depth: usize) -> Result<(), Diagnostic> {
+fn read_folder(
+    path: &Path,
+    whose: Whose,
+    vars: &mut Map<String, Value>,
+    vault: &Vault,
+    depth: usize,
+) -> Result<(), Diagnostic> {
     if depth > MAX_DEPTH {
         return Err(Diagnostic::error(format!("folders are nested too deeply: {}", path.display())));
     }
@@ -154,27 +167,36 @@ fn read_folder(path: &Path, whose: Whose, vars: &mut Map<String, Value>, depth: 
             continue;
         }
         if folder {
-            read_folder(&path, whose, vars, depth + 1)?;
+            read_folder(&path, whose, vars, vault, depth + 1)?;
         } else if path
             .extension()
             .is_none_or(|extension| ["yml", "yaml", "json"].iter().any(|known| extension == *known))
         {
-            read_file(&path, whose, vars)?;
+            read_file(&path, whose, vars, vault)?;
         }
     }
     Ok(())
 }
 
-fn read_file(path: &Path, whose: Whose, vars: &mut Map<String, Value>) -> Result<(), Diagnostic> {
+fn read_file(path: &Path, whose: Whose, vars: &mut Map<String, Value>, vault: &Vault) -> Result<(), Diagnostic> {
     let name = path.display().to_string();
     let text =
         fs::read_to_string(path).map_err(|problem| Diagnostic::error(format!("can't read {name}: {problem}")))?;
-    if text.starts_with("$ANSIBLE_VAULT;") {
-        return Err(Diagnostic::error(format!("{name} is encrypted by ansible-vault, which can't be read yet"))
-            .help("vault support comes later; until then give the values by `-e @FILE`"));
-    }
+    let (text, secret) = vault.text(path, text)?;
     let source = Source::new(name, text);
-    let root = yaml::parse_one(&source)?;
+    if !secret {
+        return take(&source, whose, vars);
+    }
+    let mut secrets = Map::new();
+    take(&source, whose, &mut secrets).map_err(vault::discreet)?;
+    secrets.values().for_each(|value| vault.hide_values(value));
+    vars.extend(secrets);
+    Ok(())
+}
+
+/// The variables of a text.
+fn take(source: &Arc<Source>, whose: Whose, vars: &mut Map<String, Value>) -> Result<(), Diagnostic> {
+    let root = yaml::parse_one(source)?;
     let entries = match root.value {
         NodeValue::Null => return Ok(()),
         NodeValue::Map(entries) => entries,

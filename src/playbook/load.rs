@@ -8,6 +8,7 @@ use super::model::{Block, Common, Item, Origin, Play, Role, RoleUse, Site, Task,
 use super::role::RoleFrom;
 use super::{check, keys};
 use crate::diag::{Diagnostic, Source, Span};
+use crate::vault::{self, Vault};
 use crate::yaml::{self, Node, Spanned};
 
 /// How to load.
@@ -32,6 +33,8 @@ pub struct Loader {
     files: HashMap<PathBuf, Result<Arc<Node>, Diagnostic>>,
     /// Included task files by file, role and folder of the playbook.
     included: HashMap<(PathBuf, Option<PathBuf>, PathBuf), Vec<Item>>,
+    /// Decrypts files that are encrypted.
+    vault: Arc<Vault>,
     /// What is being read: kind, file or folder, name.
     trail: Vec<(&'static str, PathBuf, String)>,
 }
@@ -40,6 +43,11 @@ impl Loader {
     /// A loader that has read nothing yet.
     pub fn new(options: LoadOptions) -> Loader {
         Loader { roles_path: options.roles_path, ..Loader::default() }
+    }
+
+    /// The same, with the passwords of files that are encrypted.
+    pub fn with_vault(self, vault: Arc<Vault>) -> Loader {
+        Loader { vault, ..self }
     }
 
     /// Reads playbooks with all they import, and checks what they include under fixed names.
@@ -119,7 +127,8 @@ impl Loader {
 
     /// The file as YAML; `None` after an error.
     pub(super) fn yaml(&mut self, path: &Path, at: Option<&Span>) -> Option<Arc<Node>> {
-        let read = self.files.entry(path.to_path_buf()).or_insert_with(|| read(path).map(Arc::new));
+        let vault = &self.vault;
+        let read = self.files.entry(path.to_path_buf()).or_insert_with(|| read(path, vault).map(Arc::new));
         match read {
             Ok(node) => Some(Arc::clone(node)),
             Err(error) => {
@@ -282,7 +291,7 @@ fn in_reading_order(errors: &mut [Diagnostic]) {
     });
 }
 
-fn read(path: &Path) -> Result<Node, Diagnostic> {
+fn read(path: &Path, vault: &Vault) -> Result<Node, Diagnostic> {
     let bytes = std::fs::read(path).map_err(|error| {
         Diagnostic::error(match error.kind() {
             std::io::ErrorKind::NotFound => format!("there is no file {}", path.display()),
@@ -293,11 +302,17 @@ fn read(path: &Path) -> Result<Node, Diagnostic> {
         let line = error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|b| **b == b'\n').count() + 1;
         Diagnostic::error(format!("{} is not UTF-8 text (line {line})", path.display()))
     })?;
-    if text.starts_with("$ANSIBLE_VAULT") {
-        return Err(Diagnostic::error(format!("{} is encrypted by ansible-vault", path.display()))
-            .help("vault support comes later; until then give the values by `-e @FILE`"));
+    let (text, secret) = vault.text(path, text)?;
+    let node = yaml::parse_one(&Source::new(path.display().to_string(), text));
+    if !secret {
+        return node;
     }
-    yaml::parse_one(&Source::new(path.display().to_string(), text))
+    // Variables are secret; tasks and plays, which are lists, are read by people in every line that is printed.
+    node.map_err(vault::discreet).inspect(|node| {
+        if node.as_map().is_some() {
+            vault.hide_values(&node.to_json());
+        }
+    })
 }
 
 /// "not found", with where it was looked for.

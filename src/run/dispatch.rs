@@ -1,6 +1,7 @@
 //! What a task does: on the controller for tasks about the play, through an agent for all others.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +23,7 @@ use crate::modules::Side;
 use crate::playbook::{Common, RoleFrom, RoleUse, Task};
 use crate::report::{Event, TaskId};
 use crate::template::Var;
+use crate::vault::{self, Vault};
 use crate::yaml::{self, Node, NodeValue};
 
 /// Files that are larger, in bytes, do not go along with their task.
@@ -162,7 +164,7 @@ impl HostRun<'_> {
         }
         let mut all = Map::new();
         for file in files {
-            all.extend(read_vars(&file)?);
+            all.extend(read_vars(&file, &self.shared.options.vault)?);
         }
         match text("name") {
             Some(name) => {
@@ -282,6 +284,8 @@ impl HostRun<'_> {
         let path = task.origin.find("templates", name).map_err(|tried| not_found(name, &tried, task))?;
         let text = std::fs::read_to_string(&path)
             .map_err(|e| Trouble::Failed(format!("can't read the template {}: {e}", path.display())))?;
+        let opened = self.shared.options.vault.text(&path, text);
+        let (text, secret) = opened.map_err(|error| Trouble::Failed(error.to_string()))?;
         let content = {
             let scope = self.scope(play, context);
             self.shared.render.templar.render_file(&text, &scope).map_err(|error| match error.unknown() {
@@ -295,15 +299,17 @@ impl HostRun<'_> {
         };
         add_name(&mut parameters, name);
         parameters.insert("content".into(), content.into());
-        self.ask(context, play, id, "copy", parameters)
+        let mut ended = self.ask(context, play, id, "copy", parameters)?;
+        hide_if(secret, &mut ended);
+        Ok(ended)
     }
 
     fn on_machine(&mut self, task: &Task, context: &Context, play: &PlayRun, id: &TaskId) -> Result<Ended, Trouble> {
         let mut parameters = self.parameters(task, context, play)?;
         let remote = parameters.get("remote_src").and_then(render::truth).unwrap_or(false);
-        let mut file = None;
+        let (mut file, mut secret) = (None, false);
         if task.module.name == "copy" && !remote && parameters.contains_key("src") {
-            file = self.copy_source(task, &mut parameters)?;
+            (file, secret) = self.copy_source(task, &mut parameters)?;
         }
         for secret in task.module.secret {
             if let Some(Value::String(text)) = parameters.get(*secret) {
@@ -320,6 +326,7 @@ impl HostRun<'_> {
         if let Some(asked) = &mut ended.asked {
             asked.file = file;
         }
+        hide_if(secret, &mut ended);
         Ok(ended)
     }
 
@@ -328,7 +335,7 @@ impl HostRun<'_> {
         &self,
         task: &Task,
         parameters: &mut Map<String, Value>,
-    ) -> Result<Option<(String, PathBuf)>, Trouble> {
+    ) -> Result<(Option<(String, PathBuf)>, bool), Trouble> {
         let name = match parameters.remove("src") {
             Some(Value::String(name)) => name,
             other => {
@@ -346,18 +353,20 @@ impl HostRun<'_> {
         }
         let unreadable = |e| Trouble::Failed(format!("can't read {}: {e}", path.display()));
         add_name(parameters, &name);
-        if std::fs::metadata(&path).map_err(unreadable)?.len() > LARGE {
+        if std::fs::metadata(&path).map_err(unreadable)?.len() > LARGE && !vaulted(&path).map_err(unreadable)? {
             let sha256 = self.shared.hashes.of(&path).map_err(unreadable)?;
             parameters.insert("content_sha256".into(), sha256.clone().into());
             parameters.insert("src".into(), name.into());
-            return Ok(Some((sha256, path)));
+            return Ok((Some((sha256, path)), false));
         }
         let bytes = std::fs::read(&path).map_err(unreadable)?;
+        let opened = self.shared.options.vault.file(&path, bytes);
+        let (bytes, secret) = opened.map_err(|error| Trouble::Failed(error.to_string()))?;
         match String::from_utf8(bytes) {
             Ok(text) => parameters.insert("content".into(), text.into()),
             Err(binary) => parameters.insert("content_base64".into(), STANDARD.encode(binary.as_bytes()).into()),
         };
-        Ok(None)
+        Ok((None, secret))
     }
 
     /// Asks an agent, as the user that the task wants.
@@ -447,20 +456,23 @@ impl HostRun<'_> {
             Some(node) => render::strings(&self.shared.render.node(node, &scope)?).concat(),
             None => reach.and_then(|reach| reach.become_user.clone()).unwrap_or_else(|| "root".into()),
         };
-        if let Some(method) = reach.and_then(|reach| reach.become_method.as_deref()).filter(|method| *method != "sudo")
-        {
-            return Err(Trouble::Failed(format!(
-                "can't become {user} by `ansible_become_method: {method}`: this version becomes another user by sudo only"
-            )));
-        }
-        let password = self
-            .shared
-            .options
-            .become_password
-            .clone()
-            .or_else(|| reach.and_then(|reach| reach.become_password.clone()));
-        Ok(Some(Become { user, password }))
+        Ok(Some(super::link::become_user(reach, user, self.shared.options.become_password.as_ref())))
     }
+}
+
+/// What comes out of a vault is not shown.
+fn hide_if(secret: bool, ended: &mut Ended) {
+    if let Some(asked) = ended.asked.as_mut().filter(|_| secret) {
+        asked.hidden = true;
+        asked.request.no_log = true;
+    }
+}
+
+/// Does the file hold what only a vault's password opens? Its first bytes tell.
+fn vaulted(path: &Path) -> std::io::Result<bool> {
+    let mut start = Vec::new();
+    std::fs::File::open(path)?.take(64).read_to_end(&mut start)?;
+    Ok(vault::is_vaulted(&start))
 }
 
 /// `dest: /etc/x/` means a file in that folder, called as the source is.
@@ -474,12 +486,20 @@ fn add_name(parameters: &mut Map<String, Value>, source: &str) {
 }
 
 /// Variables from a YAML or JSON file.
-pub(super) fn read_vars(path: &Path) -> Result<Map<String, Value>, Trouble> {
+pub(super) fn read_vars(path: &Path, vault: &Vault) -> Result<Map<String, Value>, Trouble> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Trouble::Failed(format!("can't read variables from {}: {e}", path.display())))?;
+    let (text, secret) = vault.text(path, text).map_err(|error| Trouble::Failed(error.to_string()))?;
     let source = Source::new(path.display().to_string(), text);
-    let node = yaml::parse_one(&source).map_err(|error| Trouble::Failed(error.to_string()))?;
-    match (&node.value, node.to_json()) {
+    let node = yaml::parse_one(&source).map_err(|error| {
+        let error = if secret { vault::discreet(error) } else { error };
+        Trouble::Failed(error.to_string())
+    })?;
+    let value = node.to_json();
+    if secret {
+        vault.hide_values(&value);
+    }
+    match (&node.value, value) {
         (_, Value::Object(map)) => Ok(map),
         (NodeValue::Null, _) => Ok(Map::new()),
         _ => {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::ahead::Asked;
 use super::host::HostRun;
-use super::link::{Link, is_remote};
+use super::link::{Link, become_user, is_remote};
 use super::saved::{SavedHost, SavedPlan};
 use super::{Finish, HostStart, Settings, Shared, host_start, run_name, ways_of};
 use crate::agent::protocol::{Become, Mode, Outcome, Status};
@@ -27,8 +27,8 @@ type Moved = Option<(usize, Error)>;
 pub fn execute(plan: &SavedPlan, settings: &Settings, sink: &Arc<Sink>) -> Result<Finish, Vec<Diagnostic>> {
     let inventories =
         if settings.inventories.is_empty() { plan.inventories.clone() } else { settings.inventories.clone() };
-    let inventory = Inventory::load(&inventories)?;
-    let render = super::render::Render::default();
+    let inventory = Inventory::load_with(&inventories, Arc::clone(&settings.vault))?;
+    let render = super::render::Render::with(&settings.vault);
     let none = super::vars::Stored::default();
     let mut starts = Vec::new();
     let mut errors = Vec::new();
@@ -105,8 +105,8 @@ fn one_host<'a>(saved: &SavedHost, start: &HostStart, shared: &'a Shared) -> Hos
 }
 
 fn user_of(user: Option<&str>, start: &HostStart, shared: &Shared) -> Option<Become> {
-    let password = shared.options.become_password.clone().or_else(|| start.connection.become_password.clone());
-    user.map(|user| Become { user: user.to_string(), password })
+    let password = shared.options.become_password.as_ref();
+    user.map(|user| become_user(Some(&start.connection), user.to_string(), password))
 }
 
 /// Would the machine take the same actions now as when the plan was made? Asked in a dry run, before anything is done.

@@ -7,24 +7,26 @@ use serde_json::{Map, Value};
 use super::dispatch::read_vars;
 use super::vars::Stored;
 use crate::diag::{Diagnostic, Source};
+use crate::vault::Vault;
 use crate::yaml;
 
 /// All of them, later ones win.
 ///
 /// # Errors
 /// When one is none of the three forms.
-pub(super) fn parse(given: &[String]) -> Result<Stored, Diagnostic> {
+pub(super) fn parse(given: &[String], vault: &Vault) -> Result<Stored, Diagnostic> {
     let mut vars = Stored::default();
     for text in given {
-        vars.extend(one(text)?);
+        vars.extend(one(text, vault)?);
     }
     Ok(vars)
 }
 
-fn one(text: &str) -> Result<Map<String, Value>, Diagnostic> {
+fn one(text: &str, vault: &Vault) -> Result<Map<String, Value>, Diagnostic> {
     let trimmed = text.trim();
     if let Some(file) = trimmed.strip_prefix('@') {
-        return read_vars(Path::new(file)).map_err(|trouble| Diagnostic::error(format!("--extra-vars: {trouble}")));
+        return read_vars(Path::new(file), vault)
+            .map_err(|trouble| Diagnostic::error(format!("--extra-vars: {trouble}")));
     }
     if trimmed.starts_with('{') || trimmed.starts_with('[') {
         let source = Source::new("--extra-vars", trimmed);

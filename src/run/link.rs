@@ -11,7 +11,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::ways::Ways;
-use crate::agent::protocol::{BLOB, Blob, Hello, MachineKind, Outcome, Reply, Request, Task};
+use crate::agent::child::Method;
+use crate::agent::protocol::{BLOB, Become, Blob, Hello, MachineKind, Outcome, Reply, Request, Task};
 use crate::host::Error;
 use crate::inventory::{Connection as Reach, ConnectionKind};
 use crate::transport::Connection;
@@ -142,6 +143,18 @@ impl Link {
         self.new_chain();
         self.send(task)?;
         self.outcome(tell)
+    }
+}
+
+/// How a user is become on a host; `password` is what `-K` was told.
+pub fn become_user(reach: Option<&Reach>, user: String, password: Option<&String>) -> Become {
+    let method = reach.and_then(|reach| reach.become_method.as_deref()).and_then(Method::of);
+    Become {
+        user,
+        method: method.unwrap_or_default(),
+        password: password.or(reach.and_then(|reach| reach.become_password.as_ref())).cloned(),
+        flags: reach.and_then(|reach| reach.become_flags.clone()),
+        exe: reach.and_then(|reach| reach.become_exe.clone()),
     }
 }
 

@@ -35,6 +35,7 @@ use crate::inventory::{Connection, Inventory};
 use crate::playbook::{LoadOptions, Loader, Play, RoleUse, Site};
 use crate::report::{Event, HostRecap, Recap, Sink};
 use crate::transport::ask::Terminal;
+use crate::vault::Vault;
 use host::HostRun;
 use lock::Lock;
 use render::Render;
@@ -69,6 +70,8 @@ pub struct Settings {
     pub become_: bool,
     /// What `-K` was told.
     pub become_password: Option<String>,
+    /// The vaults' passwords.
+    pub vault: Arc<Vault>,
     /// `--accept-new-host-keys`.
     pub accept_new: bool,
     /// How often `-v` was given.
@@ -219,13 +222,14 @@ impl Finish {
 /// # Errors
 /// Everything that is wrong, each with its place.
 pub fn prepare(settings: Settings) -> Result<Prepared, Vec<Diagnostic>> {
-    let inventory = Inventory::load(&settings.inventories)?;
+    let inventory = Inventory::load_with(&settings.inventories, Arc::clone(&settings.vault))?;
     let mut loader = Loader::new(LoadOptions { roles_path: settings.roles_path.clone() });
+    loader = loader.with_vault(Arc::clone(&settings.vault));
     let site = loader.load(&settings.playbooks)?;
-    let extra_vars = extra_vars::parse(&settings.extra_vars).map_err(|error| vec![error])?;
+    let extra_vars = extra_vars::parse(&settings.extra_vars, &settings.vault).map_err(|error| vec![error])?;
     let Site { plays, warnings } = site;
     let warnings = inventory.warnings().iter().cloned().chain(warnings).collect();
-    let render = Render::default();
+    let render = Render::with(&settings.vault);
     let mut errors = Vec::new();
     let mut runs = Vec::new();
     for play in plays {
@@ -377,7 +381,7 @@ impl Prepared {
             run: run_name(),
             from: who(),
             loader: Arc::clone(&self.loader),
-            render: Render::default(),
+            render: Render::with(&self.settings.vault),
             sink: Arc::clone(sink),
             lock: Lock::beside(self.settings.inventories.first().map(PathBuf::as_path))?,
             hashes: Hashes::default(),

@@ -54,7 +54,7 @@ impl HostRun<'_> {
                 let found =
                     names.iter().map(|name| play.play.origin.playbook_folder.join(name)).find(|path| path.exists());
                 match found {
-                    Some(path) => read_vars(&path),
+                    Some(path) => read_vars(&path, &self.shared.options.vault),
                     None => Err(Trouble::Failed(format!(
                         "there is no file of variables {}: {}",
                         names.join(" or "),

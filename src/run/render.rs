@@ -1,10 +1,12 @@
 //! Playbook nodes to finished values, with errors that point into the playbook.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::template::{Lookup, Templar, TemplateError};
+use crate::template::{Lookup, Templar, TemplateError, Unlock};
+use crate::vault::Vault;
 use crate::yaml::{Node, NodeValue};
 
 /// Why a value can't be had.
@@ -41,6 +43,11 @@ pub struct Render {
 }
 
 impl Render {
+    /// Renders what this vault opens, too.
+    pub fn with(vault: &Arc<Vault>) -> Render {
+        Render { templar: Templar::new().with_vault(Arc::clone(vault) as Arc<dyn Unlock>) }
+    }
+
     /// The finished value of a node; strings in it are templates.
     pub fn node(&self, node: &Node, scope: &dyn Lookup) -> Result<Value, Trouble> {
         Ok(match &node.value {

@@ -20,6 +20,7 @@ use crate::host::Error;
 use crate::inventory::Inventory;
 use crate::report::{Event, Finished, HostRecap, Recap, Sink, TaskId};
 use crate::transport::ask::Terminal;
+use crate::vault::Vault;
 
 /// Which hosts are asked, and as whom.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +35,8 @@ pub struct Machines {
     pub become_: bool,
     /// What `-K` was told.
     pub become_password: Option<String>,
+    /// The vaults' passwords.
+    pub vault: Arc<Vault>,
     /// `--wait-for-lock`.
     pub wait_for_lock: u64,
 }
@@ -54,9 +57,9 @@ impl Asked {
     /// # Errors
     /// Everything that is wrong with the inventory or the patterns; no host was touched.
     pub fn prepare(machines: Machines) -> Result<Asked, Vec<Diagnostic>> {
-        let inventory = Inventory::load(&machines.inventories)?;
+        let inventory = Inventory::load_with(&machines.inventories, Arc::clone(&machines.vault))?;
         let names = inventory.matching(&machines.patterns.join(":"), None).map_err(|error| vec![error])?;
-        let render = super::render::Render::default();
+        let render = super::render::Render::with(&machines.vault);
         let none = super::vars::Stored::default();
         let mut hosts = IndexMap::new();
         let mut errors = Vec::new();
@@ -198,10 +201,9 @@ impl Asked {
     /// Records are those of a user: root's, where the hosts' tasks become root.
     fn user(&self, start: &HostStart) -> Option<Become> {
         let reach = &start.connection;
-        (self.machines.become_ || reach.become_).then(|| Become {
-            user: reach.become_user.clone().unwrap_or_else(|| "root".into()),
-            password: self.machines.become_password.clone().or_else(|| reach.become_password.clone()),
-        })
+        let user = reach.become_user.clone().unwrap_or_else(|| "root".into());
+        let password = self.machines.become_password.as_ref();
+        (self.machines.become_ || reach.become_).then(|| super::link::become_user(Some(reach), user, password))
     }
 }
 

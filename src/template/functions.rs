@@ -9,7 +9,7 @@ use super::value::{Outcome, describe, fail, integer, room, room_for_items, text}
 use crate::diag::nearest;
 
 /// Every function by name.
-pub(super) const NAMES: &[&str] = &["dict", "lookup", "q", "query", "range"];
+pub(super) const NAMES: &[&str] = &["ansible_vault", "dict", "lookup", "q", "query", "range"];
 
 const LOOKUPS: [&str; 4] = ["env", "file", "template", "vars"];
 
@@ -17,6 +17,12 @@ const LOOKUPS: [&str; 4] = ["env", "file", "template", "vars"];
 pub(super) fn call(context: &Context<'_>, name: &str, mut args: Args) -> Outcome {
     match name {
         "range" => range(context, args),
+        // What the YAML reader makes of `!vault`.
+        "ansible_vault" => {
+            let [envelope, place] = args.bind("ansible_vault", ["envelope", "place"])?;
+            let [envelope, place] = [envelope, place].map(|argument| argument.as_ref().map(text).unwrap_or_default());
+            context.templar.unlock(&envelope, &place).map(Value::String)
+        }
         "dict" => {
             let mut map = Map::new();
             for one in std::mem::take(&mut args.positional) {
@@ -159,9 +165,13 @@ fn read(context: &Context<'_>, name: &str) -> Result<String, TemplateError> {
         match std::fs::metadata(candidate) {
             Ok(found) if found.is_file() => {
                 room(usize::try_from(found.len()).unwrap_or(usize::MAX))?;
-                return std::fs::read_to_string(candidate).map_err(|e| {
+                let content = std::fs::read_to_string(candidate).map_err(|e| {
                     TemplateError::failed(format!("the file {} can't be read: {e}", candidate.display()))
-                });
+                })?;
+                return match content.starts_with("$ANSIBLE_VAULT;") {
+                    true => context.templar.unlock(&content, &candidate.display().to_string()),
+                    false => Ok(content),
+                };
             }
             Ok(_) => return fail(format!("{} is not a file", candidate.display())),
             Err(_) => {}

@@ -80,6 +80,15 @@ pub trait Lookup {
     }
 }
 
+/// What decrypts values that ansible-vault encrypted, when they are used.
+pub trait Unlock: Send + Sync {
+    /// The plain text; `place` is where the encrypted one stands.
+    ///
+    /// # Errors
+    /// Why it can't be had, with its place, and what to do.
+    fn unlock(&self, envelope: &str, place: &str) -> Result<String, String>;
+}
+
 /// Scopes by name: the other hosts' variables, which are templates in the other host's scope.
 pub trait Scopes: Send + Sync {
     /// The scope of that name.
@@ -125,6 +134,7 @@ type Cached<T> = HashMap<String, Result<Arc<T>, TemplateError>>;
 #[derive(Clone, Default)]
 pub struct Templar {
     shelf: Arc<Shelf>,
+    vault: Option<Arc<dyn Unlock>>,
 }
 
 #[derive(Default)]
@@ -158,6 +168,18 @@ impl Templar {
     /// An engine with nothing compiled yet.
     pub fn new() -> Templar {
         Templar::default()
+    }
+
+    /// The same, and it can decrypt.
+    pub fn with_vault(self, vault: Arc<dyn Unlock>) -> Templar {
+        Templar { vault: Some(vault), ..self }
+    }
+
+    fn unlock(&self, envelope: &str, place: &str) -> Result<String, TemplateError> {
+        match &self.vault {
+            Some(vault) => vault.unlock(envelope, place).map_err(TemplateError::failed),
+            None => Err(TemplateError::failed(format!("{place}: a value that is encrypted can't be used here"))),
+        }
     }
 
     /// Renders a text. One that is a single `{{ … }}` keeps the type of its value, and so does one whose tags leave a single one;

@@ -212,7 +212,10 @@ impl<'a> Reader<'a> {
                 if span.start == span.end && style == ScalarStyle::Plain {
                     return Err(Diagnostic::error("a key is missing before this colon").at(&span));
                 }
-                self.scalar(&text, style, tag.as_deref(), place, &span)?;
+                let value = self.scalar(&text, style, tag.as_deref(), place, &span)?;
+                if tag.is_some() && value.is_vaulted() {
+                    return Err(Diagnostic::error("a key can't be encrypted").at(&span));
+                }
                 let key = Key { name: text.into_owned(), span };
                 if anchor != 0 {
                     let node = Node::string(key.name.clone(), &key.span);
@@ -263,6 +266,9 @@ impl<'a> Reader<'a> {
             Some(_) => not_a("a list or map"),
             None if non_specific(tag) => Ok(string()),
             None if tag.handle() == "!" && tag.suffix() == "unsafe" => self.never_templated(text, span),
+            None if tag.handle() == "!" && ["vault", "vault-encrypted"].contains(&tag.suffix()) => {
+                encrypted(text, span)
+            }
             None => Err(self.unknown_tag(tag, place)),
         }
     }
@@ -288,14 +294,9 @@ impl<'a> Reader<'a> {
     fn unknown_tag(&self, tag: &Tag, place: &Place) -> Diagnostic {
         let span = place.tag_span().map_or_else(|| self.span(place), |tag| self.span(&tag));
         let name = format!("{}{}", tag.original_handle(), tag.suffix());
-        match name.as_str() {
-            "!vault" => Diagnostic::error("values encrypted by ansible-vault can't be read yet")
-                .at(&span)
-                .help("vault support comes later; until then give the value by `-e @FILE`"),
-            _ => Diagnostic::error(format!("unknown YAML tag `{name}`"))
-                .at(&span)
-                .help("quote the value if it is meant to begin with `!`"),
-        }
+        Diagnostic::error(format!("unknown YAML tag `{name}`"))
+            .at(&span)
+            .help("quote the value if it is meant to begin with `!`")
     }
 
     /// What the parser did not understand, in words for people who write playbooks.
@@ -372,6 +373,27 @@ struct Entry {
     key: Key,
     node: Node,
     merged: bool,
+}
+
+/// What ansible-vault encrypted becomes a template that asks for the plain text, so it stays encrypted until it is used.
+/// What stands in that template is letters and digits only, whatever the text holds.
+fn encrypted(text: &str, span: &Span) -> Result<NodeValue, Diagnostic> {
+    let mut words = text.split_whitespace();
+    let (first, body) = (words.next().unwrap_or_default(), words.collect::<String>());
+    let harmless = |c: char| c.is_alphanumeric() || "$;._-@+:/,".contains(c);
+    if !first.starts_with("$ANSIBLE_VAULT;") || !first.chars().all(harmless) {
+        return Err(Diagnostic::error("behind `!vault` stands nothing that ansible-vault encrypted")
+            .at(span)
+            .help("`vfio-provision vault encrypt-string` writes such a value: `!vault |`, then lines further in"));
+    }
+    if body.is_empty() || !body.chars().all(|c| c.is_ascii_hexdigit()) {
+        return Err(Diagnostic::error(
+            "this encrypted value is cut or changed: after its first line come digits 0-9, a-f",
+        )
+        .at(span));
+    }
+    let place: String = span.place().chars().map(|c| if harmless(c) || c == ' ' { c } else { '_' }).collect();
+    Ok(NodeValue::String(format!("{{{{ ansible_vault('{first} {body}', '{place}') }}}}")))
 }
 
 /// A lone `!`: "not a number, whatever it looks like".

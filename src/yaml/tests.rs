@@ -117,7 +117,12 @@ fn tags() {
     assert_eq!(one("!unsafe ab").to_json(), json!("ab"));
     assert!(wrong("a: !foo 5").contains("unknown YAML tag `!foo`"));
     assert!(wrong("a: !foo 5").contains("t.yml:1:4"));
-    assert!(wrong("a: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n").contains("vault"));
+    assert!(wrong("a: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n").contains("is cut"));
+    assert!(wrong("a: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  6') }}\n").contains("changed"));
+    assert!(wrong("a: !vault |\n  $ANSIBLE_VAULT;1.2;AES256;a')\n  61\n").contains("nothing that"));
+    assert!(wrong("a: !vault hello\n").contains("nothing that"));
+    assert!(wrong("!vault a: b\n").contains("nothing that"));
+    assert!(wrong("!vault \"$ANSIBLE_VAULT;1.1;AES256 61\": b\n").contains("a key can't be encrypted"));
     assert!(wrong("!!set {a, b}").contains("unknown YAML tag"));
 }
 
