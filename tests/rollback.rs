@@ -150,13 +150,18 @@ fn a_rollback_of_the_site_ends_where_it_began_but_for_what_it_names() {
     let left = differences(&before, &after);
     let named = |path: &String| {
         // The packages stay, with their files; where an image's first content was never known it is named.
-        path.starts_with("usr/") || path.starts_with("lib/") || path.starts_with("boot/") || path.starts_with("var/")
-            || path.starts_with("etc/yum.repos.d") || path.starts_with("etc/libvirt") || path.starts_with("etc/pki")
-            || path == "etc"
+        path.starts_with("usr/")
+            || path.starts_with("lib/")
+            || path.starts_with("boot/")
+            || path.starts_with("var/")
+            || ["etc/yum.repos.d", "etc/libvirt", "etc/pki", "etc/sysconfig/libvirtd"]
+                .iter()
+                .any(|p| path.starts_with(p))
+            || path.ends_with(".qcow2")
     };
     let wrong: Vec<&String> = left.iter().filter(|path| !named(path)).collect();
     assert!(wrong.is_empty(), "{wrong:#?}\nall that is left: {left:#?}\n{done}");
-    for word in ["packages stay as they are", "yum -y install", "needs a reboot"] {
+    for word in ["packages stay as they are", "yum -y install", "needs a reboot", "/home/img/win7.qcow2`"] {
         assert!(done.contains(word), "{word} is not in\n{done}");
     }
     // Guests and units are as they were.
@@ -168,13 +173,17 @@ fn a_rollback_of_the_site_ends_where_it_began_but_for_what_it_names() {
     assert_eq!(runs[0]["ended"], "rolled back");
     assert_eq!(runs[1]["ended"], "whole");
     assert_eq!(runs[0]["rolled_back_by"], runs[1]["id"]);
-    let nothing = place.fine(&["rollback", "all", "--yes"]);
+    let nothing = place.fine(&["rollback", "all", "--yes", "-v"]);
     assert!(nothing.contains("there is no run on this machine to take back"), "{nothing}");
 
     // The rollback is a run like any other.
     place.fine(&["rollback", "all", "--yes", "--run", runs[1]["id"].as_str().unwrap()]);
     let again = place.files();
-    let differ = differences(&applied, &again);
+    // What a written-down machine never held (downloads, images that a tool makes) can't come back, and is named.
+    let differ: Vec<String> = differences(&applied, &again)
+        .into_iter()
+        .filter(|path| ![".iso", ".rpm", ".img.bak"].iter().any(|end| path.ends_with(end)))
+        .collect();
     assert!(differ.is_empty(), "{differ:#?}");
     assert_eq!(place.runs()[0]["ended"], "whole");
 }
@@ -255,7 +264,8 @@ fn a_rollback_that_is_killed_anywhere_is_finished_by_the_next() {
             assert_eq!(runs[0]["ended"], "rolled back", "killed at {action}:{point}: {runs:#?}");
             // And taken back as a whole, whatever piece was done when.
             place.fine(&["rollback", "m", "--yes", "--run", runs[1]["id"].as_str().unwrap()]);
-            assert_eq!(place.files(), applied, "killed at {action}:{point}, and rolled forward");
+            let differ = differences(&applied, &place.files());
+            assert!(differ.is_empty(), "killed at {action}:{point}, and rolled forward: {differ:?}");
         }
     }
 }
@@ -296,7 +306,10 @@ fn a_second_run_is_told_who_works_there_or_waits() {
     let second = place.run(&["apply", &play]);
     let text = String::from_utf8_lossy(&second.stdout).into_owned();
     assert_eq!(second.status.code(), Some(2), "{text}");
-    assert!(text.contains("another run is working on this machine: the run 001795373375-000042 of carla@control"), "{text}");
+    assert!(
+        text.contains("another run is working on this machine: the run 001795373375-000042 of carla@control"),
+        "{text}"
+    );
     assert!(begun.elapsed() < Duration::from_secs(5), "it waited");
     assert_eq!(fs::read_to_string(place.machine().join("etc/a")).unwrap(), "old\n");
     let plan = place.fine(&["plan", &play]);

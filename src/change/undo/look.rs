@@ -29,9 +29,11 @@ pub fn touched(host: &dyn Host, op: &Op, keep: &mut Keep<'_>) -> Result<Vec<Touc
         | Op::SetAttributes { path, .. }
         | Op::MakeFolder { path, .. }
         | Op::Download { path, .. }
-        | Op::SetXattrs { path, .. } => add(host, &mut found, Subject::Path(host.real_path(path)?), LARGEST_COPY, keep)?,
+        | Op::SetXattrs { path, .. } => {
+            add(host, &mut found, Subject::Path(host.real_path(path)?), LARGEST_COPY, keep)?
+        }
         Op::Link { path, .. } => add(host, &mut found, Subject::Path(in_real_parent(host, path)?), LARGEST_COPY, keep)?,
-        Op::Remove { path } => add_tree(host, &mut found, in_real_parent(host, path)?, keep)?,
+        Op::Remove { path } => add_tree(host, &mut found, in_real_parent(host, path)?, LARGEST_COPY, keep)?,
         Op::Poke { path, effects, .. } => {
             // Of the kernel's attributes only those are put back that can be read and written at any time.
             if path.starts_with("/proc/sys/") {
@@ -45,13 +47,7 @@ pub fn touched(host: &dyn Host, op: &Op, keep: &mut Keep<'_>) -> Result<Vec<Touc
     Ok(found)
 }
 
-fn add(
-    host: &dyn Host,
-    found: &mut Vec<Touched>,
-    subject: Subject,
-    largest: u64,
-    keep: &mut Keep<'_>,
-) -> Result<()> {
+fn add(host: &dyn Host, found: &mut Vec<Touched>, subject: Subject, largest: u64, keep: &mut Keep<'_>) -> Result<()> {
     if !found.iter().any(|touched| touched.subject == subject) {
         let before = look_and_keep(host, &subject, largest, Some(keep))?;
         found.push(Touched { subject, before });
@@ -59,12 +55,12 @@ fn add(
     Ok(())
 }
 
-fn add_tree(host: &dyn Host, found: &mut Vec<Touched>, path: String, keep: &mut Keep<'_>) -> Result<()> {
+fn add_tree(host: &dyn Host, found: &mut Vec<Touched>, path: String, largest: u64, keep: &mut Keep<'_>) -> Result<()> {
     let is_folder = matches!(host.raw_lstat(&path)?, Some(Stat { kind: FileKind::Folder, .. }));
     let names = if is_folder { host.raw_list(&path)? } else { Vec::new() };
-    add(host, found, Subject::Path(path.clone()), LARGEST_COPY, keep)?;
+    add(host, found, Subject::Path(path.clone()), largest, keep)?;
     for name in names {
-        add_tree(host, found, format!("{}/{name}", path.trim_end_matches('/')), keep)?;
+        add_tree(host, found, format!("{}/{name}", path.trim_end_matches('/')), largest, keep)?;
     }
     Ok(())
 }
@@ -79,6 +75,11 @@ fn add_effects(host: &dyn Host, found: &mut Vec<Touched>, effects: &[Effect], ke
             Effect::Link { path, .. } | Effect::Gone { path } => Subject::Path(in_real_parent(host, path)?),
             Effect::Reboot => continue,
         };
+        // A written-down machine becomes what is foreseen, so it needs to know all that goes.
+        if let (Effect::Gone { .. }, Subject::Path(path), true) = (effect, &subject, host.is_recorded()) {
+            add_tree(host, found, path.clone(), LARGEST_OF_COMMANDS, keep)?;
+            continue;
+        }
         // What can't be read now (a device that is gone, a libvirt that is not there yet) was not there for us.
         if look(host, &subject).is_ok() {
             add(host, found, subject, LARGEST_OF_COMMANDS, keep)?;
@@ -140,13 +141,7 @@ fn look_and_keep(host: &dyn Host, subject: &Subject, largest: u64, keep: Option<
     }
 }
 
-fn look_at_path(
-    host: &dyn Host,
-    path: &str,
-    stat: &Stat,
-    largest: u64,
-    keep: Option<&mut Keep<'_>>,
-) -> Result<State> {
+fn look_at_path(host: &dyn Host, path: &str, stat: &Stat, largest: u64, keep: Option<&mut Keep<'_>>) -> Result<State> {
     let (mode, uid, gid) = (stat.mode, stat.uid, stat.gid);
     match stat.kind {
         FileKind::Link => Ok(State::Link { target: host.raw_read_link(path)? }),
