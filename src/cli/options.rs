@@ -35,7 +35,15 @@ pub enum Command {
     Schema(SchemaOptions),
     /// Serve a controller on standard input and output (started by the program itself).
     #[command(hide = true)]
-    Agent,
+    Agent(AgentOptions),
+}
+
+/// `agent`.
+#[derive(Debug, Args)]
+pub struct AgentOptions {
+    /// Keep watch over a change of the network, as the files in this folder say.
+    #[arg(long, value_name = "FOLDER")]
+    pub watch: Option<PathBuf>,
 }
 
 /// `plan`.

@@ -2,9 +2,11 @@
 
 mod ahead;
 mod check;
+mod comeback;
 mod dispatch;
 mod exact;
 mod extra_vars;
+mod guarded;
 mod host;
 mod link;
 mod list;
@@ -17,9 +19,10 @@ mod tags;
 mod task;
 mod vars;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use indexmap::IndexMap;
 use rayon::prelude::*;
@@ -122,6 +125,7 @@ struct Shared {
     render: Render,
     sink: Arc<Sink>,
     lock: Lock,
+    hashes: Hashes,
     extra_vars: Stored,
     /// The magic variables that all hosts share: `groups`, which grows with their number.
     shared_magic: Stored,
@@ -129,16 +133,37 @@ struct Shared {
 
 impl Shared {
     /// What a host's agent is told first.
-    fn hello(&self, machine: MachineKind, mode: Mode) -> Hello {
+    fn hello(&self, machine: MachineKind, mode: Mode, remote: bool) -> Hello {
         Hello {
             version: env!("CARGO_PKG_VERSION").into(),
             machine,
             mode,
             run: self.run.clone(),
             pins: self.lock.pins(),
+            remote,
             from: self.from.clone(),
             what: self.options.what(),
             wait_for_lock: self.options.wait_for_lock,
+        }
+    }
+}
+
+/// The SHA-256 of large files, each made out once for all hosts.
+#[derive(Default)]
+struct Hashes(Mutex<HashMap<PathBuf, (u64, SystemTime, String)>>);
+
+impl Hashes {
+    fn of(&self, path: &Path) -> std::io::Result<String> {
+        let stat = std::fs::metadata(path)?;
+        let (len, time) = (stat.len(), stat.modified()?);
+        let mut known = self.0.lock().unwrap_or_else(|broken| broken.into_inner());
+        match known.get(path) {
+            Some((known_len, known_time, hash)) if *known_len == len && *known_time == time => Ok(hash.clone()),
+            _ => {
+                let hash = crate::agent::hash(path)?;
+                known.insert(path.to_path_buf(), (len, time, hash.clone()));
+                Ok(hash)
+            }
         }
     }
 }
@@ -342,6 +367,7 @@ impl Prepared {
             render: Render::default(),
             sink: Arc::clone(sink),
             lock: Lock::beside(self.settings.inventories.first().map(PathBuf::as_path))?,
+            hashes: Hashes::default(),
             extra_vars: self.extra_vars.clone(),
             shared_magic: self.shared_magic.clone(),
         })

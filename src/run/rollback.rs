@@ -166,6 +166,7 @@ impl Asked {
             mode,
             run: run.to_string(),
             pins: BTreeMap::new(),
+            remote: super::link::is_remote(&start.connection),
             from: super::who(),
             what: "rollback".into(),
             wait_for_lock: self.machines.wait_for_lock,
