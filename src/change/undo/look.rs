@@ -33,7 +33,7 @@ pub fn touched(host: &dyn Host, op: &Op, keep: &mut Keep<'_>) -> Result<Vec<Touc
             add(host, &mut found, Subject::Path(host.real_path(path)?), LARGEST_COPY, keep)?
         }
         Op::Link { path, .. } => add(host, &mut found, Subject::Path(in_real_parent(host, path)?), LARGEST_COPY, keep)?,
-        Op::Remove { path } => add_tree(host, &mut found, in_real_parent(host, path)?, keep)?,
+        Op::Remove { path } => add_tree(host, &mut found, in_real_parent(host, path)?, LARGEST_COPY, keep)?,
         Op::Poke { path, effects, .. } => {
             // Of the kernel's attributes only those are put back that can be read and written at any time.
             if path.starts_with("/proc/sys/") {
@@ -55,12 +55,12 @@ fn add(host: &dyn Host, found: &mut Vec<Touched>, subject: Subject, largest: u64
     Ok(())
 }
 
-fn add_tree(host: &dyn Host, found: &mut Vec<Touched>, path: String, keep: &mut Keep<'_>) -> Result<()> {
+fn add_tree(host: &dyn Host, found: &mut Vec<Touched>, path: String, largest: u64, keep: &mut Keep<'_>) -> Result<()> {
     let is_folder = matches!(host.raw_lstat(&path)?, Some(Stat { kind: FileKind::Folder, .. }));
     let names = if is_folder { host.raw_list(&path)? } else { Vec::new() };
-    add(host, found, Subject::Path(path.clone()), LARGEST_COPY, keep)?;
+    add(host, found, Subject::Path(path.clone()), largest, keep)?;
     for name in names {
-        add_tree(host, found, format!("{}/{name}", path.trim_end_matches('/')), keep)?;
+        add_tree(host, found, format!("{}/{name}", path.trim_end_matches('/')), largest, keep)?;
     }
     Ok(())
 }
@@ -75,6 +75,11 @@ fn add_effects(host: &dyn Host, found: &mut Vec<Touched>, effects: &[Effect], ke
             Effect::Link { path, .. } | Effect::Gone { path } => Subject::Path(in_real_parent(host, path)?),
             Effect::Reboot => continue,
         };
+        // A written-down machine becomes what is foreseen, so it needs to know all that goes.
+        if let (Effect::Gone { .. }, Subject::Path(path), true) = (effect, &subject, host.is_recorded()) {
+            add_tree(host, found, path.clone(), LARGEST_OF_COMMANDS, keep)?;
+            continue;
+        }
         // What can't be read now (a device that is gone, a libvirt that is not there yet) was not there for us.
         if look(host, &subject).is_ok() {
             add(host, found, subject, LARGEST_OF_COMMANDS, keep)?;

@@ -3,6 +3,8 @@
 mod look;
 mod plan;
 mod restore;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 

@@ -58,13 +58,14 @@ pub struct Undoing {
 
 /// Programs that must be told when files of theirs were put back: where the files are, what is there while the program
 /// runs, what tells it.
-const TOLD: [(&[&str], &str, &[&str]); 3] = [
+///
+/// The network is not told: a bridge whose profile is gone would go down, and the way to the machine with it.
+const TOLD: [(&[&str], &str, &[&str]); 2] = [
     (
         &["/etc/systemd/system/", "/usr/lib/systemd/system/", "/lib/systemd/system/"],
         "/run/systemd/system",
         &["systemctl", "daemon-reload"],
     ),
-    (&["/etc/NetworkManager/system-connections/"], "/run/NetworkManager", &["nmcli", "connection", "reload"]),
     (&["/etc/udev/rules.d/"], "/run/udev", &["udevadm", "control", "--reload"]),
 ];
 
@@ -113,7 +114,7 @@ impl<'a> Walk<'a> {
     /// What will be taken back, rather than only named.
     fn is_undone(&self, deed: &Deed) -> bool {
         match deed.op.as_str() {
-            "run" => deed.undo.is_some() && (self.scene.packages || !deed.has_packages()),
+            "run" => deed.undo.is_some() && !deed.is_volatile() && (self.scene.packages || !deed.has_packages()),
             "poke" => deed.attribute().is_some(),
             _ => true,
         }
@@ -195,9 +196,9 @@ impl<'a> Walk<'a> {
             }
             return Ok(());
         }
-        if deed.op == "poke" {
+        if deed.op == "poke" || deed.is_volatile() {
             if self.still_there(deed)? {
-                self.reboot_due("drivers of devices are put back when the machine boots, not under its feet");
+                self.reboot_due("devices, modules and the network follow their files when the machine boots");
             }
             return Ok(());
         }
@@ -250,11 +251,12 @@ impl<'a> Walk<'a> {
                 self.wanted.forget(path);
             }
         }
-        if !deed.quiet && (deed.touched.is_empty() || self.still_there(deed)?) {
+        let nothing_to_see = deed.touched.is_empty() && !deed.quiet;
+        if nothing_to_see || self.still_there(deed)? {
             let what =
-                if deed.secret { format!("a command of the task `{}`", deed.task) } else { deed.subject.clone() };
+                if deed.secret { format!("a command of `{}`", deed.task) } else { format!("`{}`", deed.subject) };
             let maybe = if deed.after.is_none() { " (it did not come to its end)" } else { "" };
-            self.warn(format!("can't be taken back: `{what}`{maybe}"));
+            self.warn(format!("can't be taken back: {what}{maybe}"));
         }
         Ok(())
     }
@@ -282,6 +284,8 @@ impl<'a> Walk<'a> {
     fn invert(&mut self, run: &str, deed: &Deed, undo: &[String], origin: Origin) -> Result<()> {
         let mut command = Run::new(undo.iter().cloned(), Vec::new());
         command.undo.clone_from(&deed.argv);
+        // Whoever insists gets the rest taken back as well.
+        command.any_code = self.scene.force;
         let mut diffs = Vec::new();
         for touched in &deed.touched {
             let now = look(&self.overlay, &touched.subject)?;
@@ -410,6 +414,16 @@ impl<'a> Walk<'a> {
 impl Deed {
     fn has_packages(&self) -> bool {
         self.touched.iter().any(|touched| matches!(touched.subject, Subject::Package(_)))
+    }
+
+    /// Did it only change what is gone with the next boot? Such things (loaded modules, a bridge that is up) are not taken
+    /// from under the machine's feet.
+    fn is_volatile(&self) -> bool {
+        let volatile = |touched: &super::Touched| match &touched.subject {
+            Subject::Path(path) => ["/proc/", "/sys/", "/dev/", "/run/"].iter().any(|start| path.starts_with(start)),
+            _ => false,
+        };
+        self.op == "run" && !self.touched.is_empty() && self.touched.iter().all(volatile)
     }
 
     /// The attribute of the kernel that it wrote to, where that can be written back.

@@ -243,7 +243,11 @@ fn build(
         // It makes the image beside the old one and moves it by itself, and expects that nobody else does.
         Tool::InitramfsTools => {
             let verb = if old.is_some() { "-u" } else { "-c" };
-            plan.push(Op::Run(Run::new(["update-initramfs", verb, "-k", release], unknown(image))), vec![diff]);
+            let mut run = Run::new(["update-initramfs", verb, "-k", release], unknown(image));
+            // Made once more when what goes into it is as it was; one that was not there is deleted.
+            let undo = if old.is_some() { "-u" } else { "-d" };
+            run.undo = Some(["update-initramfs", undo, "-k", release].map(String::from).to_vec());
+            plan.push(Op::Run(run), vec![diff]);
             None
         }
         Tool::Dracut => {

@@ -254,11 +254,12 @@ fn plan_units(host: &dyn Host, plan: &mut Plan, daemons: Daemons) -> Result<()> 
             continue;
         }
         let mut argv = vec!["systemctl"];
-        argv.extend(match (enable, start) {
-            (true, true) => ["enable", "--now"].as_slice(),
-            (true, false) => &["enable"],
-            _ => &["start"],
-        });
+        let (verb, inverse): (&[&str], &[&str]) = match (enable, start) {
+            (true, true) => (&["enable", "--now"], &["disable", "--now"]),
+            (true, false) => (&["enable"], &["disable"]),
+            _ => (&["start"], &["stop"]),
+        };
+        argv.extend(verb);
         argv.extend(["--", name]);
         let effect = Effect::Unit {
             name: (*name).to_string(),
@@ -271,7 +272,12 @@ fn plan_units(host: &dyn Host, plan: &mut Plan, daemons: Daemons) -> Result<()> 
             format!("{enabled}, {}", if active { "running" } else { "stopped" })
         };
         let diff = Diff::changed("unit", *name, words(!enable, !start), words(true, true));
-        plan.push(Op::Run(Run::new(argv, vec![effect])), vec![diff]);
+        let mut run = Run::new(argv, vec![effect]);
+        let mut undo = vec!["systemctl"];
+        undo.extend(inverse);
+        undo.extend(["--", name]);
+        run.undo = Some(undo.into_iter().map(String::from).collect());
+        plan.push(Op::Run(run), vec![diff]);
     }
     Ok(())
 }

@@ -186,7 +186,8 @@ impl LibvirtNetwork {
         let Some(mut state) = current else { return plan };
         if state.active {
             state.active = false;
-            let run = virsh(&["net-destroy", &self.name], self.effect(Some(&state)));
+            let mut run = virsh(&["net-destroy", &self.name], self.effect(Some(&state)));
+            run.undo = Some(virsh(&["net-start", &self.name], Vec::new()).argv);
             plan.push(
                 Op::Run(run),
                 vec![Diff::changed("network", format!("{}: state", self.name), "running", "stopped")],
@@ -254,14 +255,19 @@ impl Module for LibvirtNetwork {
             let (before, after) = if state.autostart { ("no", "yes") } else { ("yes", "no") };
             let mut argv = vec!["net-autostart", self.name.as_str()];
             argv.extend((!state.autostart).then_some("--disable"));
-            let run = virsh(&argv, self.effect(Some(&state)));
+            let mut run = virsh(&argv, self.effect(Some(&state)));
+            let mut undo = vec!["net-autostart", self.name.as_str()];
+            undo.extend(state.autostart.then_some("--disable"));
+            run.undo = Some(virsh(&undo, Vec::new()).argv);
             plan.push(Op::Run(run), vec![Diff::changed("network", format!("{}: autostart", self.name), before, after)]);
         }
         if self.active.0 != state.active {
             state.active = self.active.0;
             let (verb, before, after) =
                 if state.active { ("net-start", "stopped", "running") } else { ("net-destroy", "running", "stopped") };
-            let run = virsh(&[verb, &self.name], self.effect(Some(&state)));
+            let mut run = virsh(&[verb, &self.name], self.effect(Some(&state)));
+            let undo = if state.active { "net-destroy" } else { "net-start" };
+            run.undo = Some(virsh(&[undo, &self.name], Vec::new()).argv);
             plan.push(Op::Run(run), vec![Diff::changed("network", format!("{}: state", self.name), before, after)]);
         }
         let xml = xml::parse(&state.xml).map_err(|why| self.unreadable(&why))?;

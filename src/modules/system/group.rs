@@ -82,7 +82,9 @@ impl Module for Group {
                     let line = format!("{name}:x:{gid}:{}", group.members.join(","));
                     let number = gid.to_string();
                     let argv = ["groupmod", "-g", &number, "--", name];
-                    let run = Run::new(argv, effect(replace_line(&text, name, Some(&line))));
+                    let mut run = Run::new(argv, effect(replace_line(&text, name, Some(&line))));
+                    let old = group.gid.to_string();
+                    run.undo = Some(["groupmod", "-g", &old, "--", name].map(String::from).to_vec());
                     let words = (format!("gid {}", group.gid), format!("gid {gid}"));
                     plan.push(Op::Run(run), vec![Diff::changed("group", name, words.0, words.1)]);
                 }

@@ -163,7 +163,12 @@ impl Module for Sefcontext {
                 let middle = if kind.is_empty() { String::new() } else { format!("{kind}    ") };
                 let line = format!("{}    {middle}system_u:object_r:{setype}:s0", self.target);
                 let argv = ["semanage", "fcontext", verb, "-f", option, "-t", setype, &self.target];
-                let run = Run::new(argv, effect(with_line(&without, &line)));
+                let mut run = Run::new(argv, effect(with_line(&without, &line)));
+                let undo = match before {
+                    Some(old) => vec!["semanage", "fcontext", "-m", "-f", option, "-t", old, &self.target],
+                    None => vec!["semanage", "fcontext", "-d", "-f", option, &self.target],
+                };
+                run.undo = Some(undo.into_iter().map(String::from).collect());
                 let diff = match before {
                     Some(old) => Diff::changed("sefcontext", name, old, setype),
                     None => Diff::added("sefcontext", name, setype),

@@ -80,7 +80,9 @@ impl Service {
     fn reload_manager(&self, host: &dyn Host, plan: &mut Plan, unit: &str) -> Result<()> {
         let Some(shown) = shows(host, "NeedDaemonReload", unit)? else { return Ok(()) };
         if shown.lines().any(|line| line.trim() == "NeedDaemonReload=yes") {
-            plan.push(Op::Run(Run::new(["systemctl", "daemon-reload"], Vec::new())), Vec::new());
+            let mut run = Run::new(["systemctl", "daemon-reload"], Vec::new());
+            run.undo = Some(run.argv.clone());
+            plan.push(Op::Run(run), Vec::new());
         }
         Ok(())
     }

@@ -271,35 +271,42 @@ impl User {
         let name = &self.name;
         let mut new = old.clone();
         let mut argv = vec!["usermod".to_string()];
+        let mut undo = argv.clone();
         let mut diffs = Vec::new();
         let mut differs = |what: &str, before: String, after: String| {
             diffs.push(Diff::changed("user", format!("{name}: {what}"), before, after));
         };
         if let Some(uid) = self.uid.filter(|uid| *uid != old.uid) {
             argv.extend(["-u".into(), uid.to_string()]);
+            undo.extend(["-u".into(), old.uid.to_string()]);
             differs("uid", old.uid.to_string(), uid.to_string());
             new.uid = uid;
         }
         if let Some(gid) = self.group_number(host)?.filter(|gid| *gid != old.gid) {
             argv.extend(["-g".into(), gid.to_string()]);
+            undo.extend(["-g".into(), old.gid.to_string()]);
             differs("gid", old.gid.to_string(), gid.to_string());
             new.gid = gid;
         }
         if let Some(comment) = self.comment.as_ref().filter(|comment| **comment != old.comment) {
             argv.extend(["-c".into(), comment.clone()]);
+            undo.extend(["-c".into(), old.comment.clone()]);
             differs("comment", old.comment.clone(), comment.clone());
             new.comment.clone_from(comment);
         }
         if let Some(home) = self.home.as_ref().filter(|home| **home != old.home) {
             argv.extend(["-d".into(), home.clone()]);
+            undo.extend(["-d".into(), old.home.clone()]);
             if self.move_home.0 {
                 argv.push("-m".into());
+                undo.push("-m".into());
             }
             differs("home", old.home.clone(), home.clone());
             new.home.clone_from(home);
         }
         if let Some(shell) = self.shell.as_ref().filter(|shell| **shell != old.shell) {
             argv.extend(["-s".into(), shell.clone()]);
+            undo.extend(["-s".into(), old.shell.clone()]);
             differs("shell", old.shell.clone(), shell.clone());
             new.shell.clone_from(shell);
         }
@@ -312,6 +319,7 @@ impl User {
             };
             if trim(&wanted) != trim(&now) {
                 argv.extend(["-G".into(), wanted.join(",")]);
+                undo.extend(["-G".into(), now.join(",")]);
                 differs("groups", now.join(", "), wanted.join(", "));
                 files.set_groups(name, &wanted);
             }
@@ -323,8 +331,10 @@ impl User {
             return Err(not_local(name));
         }
         argv.extend(["--".into(), name.clone()]);
+        undo.extend(["--".into(), name.clone()]);
         files.passwd = replace_line(&files.passwd, name, Some(&line_of(&new)));
         let mut run = Run::new(argv, files.effects());
+        run.undo = Some(undo);
         if self.move_home.0 && new.home != old.home {
             run.effects.push(Effect::Gone { path: old.home.clone() });
             run.effects.push(Effect::Folder { path: new.home });

@@ -1,0 +1,1 @@
+"$PROGRAM" rollback -i inventory ws01 --through FIRST "$@"
