@@ -5,11 +5,14 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::guard::{self, Armed};
+use super::inbox::Inbox;
 use super::journal::Journal;
 use super::protocol::{Mode, Outcome, Reply, Status, Task};
+use super::spool;
 use super::stop::Stop;
 use crate::change::action::Pin;
-use crate::change::{Action, Effect, Op, Plan};
+use crate::change::{Action, Effect, Op, Plan, SENT};
 use crate::host::{Error, Host, Machine, Output, Result};
 use crate::modules::{self, Side};
 
@@ -24,7 +27,10 @@ pub struct Session {
     pins: BTreeMap<String, String>,
     /// A recorded machine that was unpacked only for this dry run; removed at its end.
     unpacked: Option<PathBuf>,
+    inbox: Inbox,
     stop: Stop,
+    /// The watch over the task under way.
+    armed: Option<Armed>,
 }
 
 impl Drop for Session {
@@ -38,15 +44,21 @@ impl Drop for Session {
 
 impl Session {
     /// A session on this machine; in a dry run the machine is an overlay already.
-    pub fn new(
+    pub(super) fn new(
         machine: Box<dyn Machine>,
         mode: Mode,
         journal: Option<Journal>,
         pins: BTreeMap<String, String>,
         unpacked: Option<PathBuf>,
+        inbox: Inbox,
         stop: Stop,
     ) -> Session {
-        Session { machine, mode, journal, pins, unpacked, stop }
+        Session { machine, mode, journal, pins, unpacked, inbox, stop, armed: None }
+    }
+
+    /// Which boot of the machine this is.
+    pub(super) fn boot(&self) -> Option<String> {
+        self.machine.read_line("/proc/sys/kernel/random/boot_id").ok().flatten()
     }
 
     /// What another agent of this machine foresaw. What can't be foreseen here (it was there) changes nothing.
@@ -56,10 +68,40 @@ impl Session {
         }
     }
 
+    /// The controller says that the run is over.
+    pub fn end(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.end();
+        }
+    }
+
     /// Plans a task, tells the diffs, does the actions, and asks again until nothing is left.
     pub fn task(&mut self, task: &Task, tell: &mut dyn FnMut(Reply)) -> Outcome {
         let mut outcome = Outcome::default();
-        if let Err(error) = self.stages(task, &mut outcome, tell) {
+        if task.module == guard::CONFIRM {
+            return self.confirm(&task.parameters);
+        }
+        let said = match self.journal.as_mut().map(Journal::hold).transpose() {
+            Ok(said) => said.flatten(),
+            Err(error) => return Outcome { status: Status::Failed, error: Some(error), ..outcome },
+        };
+        self.asked(task, &mut outcome, tell);
+        outcome.warnings.extend(said);
+        if let Some(armed) = self.armed.take()
+            && let Err(error) = armed.acted(&mut outcome)
+        {
+            (outcome.status, outcome.error) = (Status::Failed, Some(error));
+        }
+        if outcome.status == Status::Failed
+            && let Some(journal) = &mut self.journal
+        {
+            journal.failed();
+        }
+        outcome
+    }
+
+    fn asked(&mut self, task: &Task, outcome: &mut Outcome, tell: &mut dyn FnMut(Reply)) {
+        if let Err(error) = self.stages(task, outcome, tell) {
             outcome.status =
                 if error.is_unknown() && outcome.actions.is_empty() { Status::Unknown } else { Status::Failed };
             if error.is_unknown() && outcome.status == Status::Failed {
@@ -67,22 +109,61 @@ impl Session {
                 outcome.status = Status::WouldChange;
                 outcome.notes.push(error.to_string());
                 outcome.result.insert("changed".into(), Value::Bool(true));
-                return outcome;
+                return;
             }
             outcome.error = Some(error);
         }
-        outcome
+    }
+
+    /// The controller is back over a new connection.
+    fn confirm(&self, parameters: &Value) -> Outcome {
+        let state = self.machine.state_folder().ok_or_else(|| Error::failed("there is no guard of this user"));
+        state.and_then(|state| guard::confirm(&state, parameters)).unwrap_or_else(|error| Outcome {
+            status: Status::Failed,
+            error: Some(error),
+            ..Outcome::default()
+        })
+    }
+
+    /// Keeps the way back open where actions could cut the machine off.
+    fn arm(&mut self, task: &Task, plan: &Plan, tell: &mut dyn FnMut(Reply)) -> Result<()> {
+        let Some(wanted) = plan.guard.as_ref().filter(|_| self.mode == Mode::Apply && !self.machine.is_recorded())
+        else {
+            return Ok(());
+        };
+        if self.armed.is_some() {
+            return Ok(());
+        }
+        let state = self
+            .machine
+            .state_folder()
+            .ok_or_else(|| Error::failed("there is no place for what would be put back").hint("become root"))?;
+        let token = format!("{}-{}-{}", super::journal::now(), std::process::id(), task.id);
+        let armed = guard::arm(&state, &token, wanted, &plan.actions, self.machine.as_ref())?;
+        tell(Reply::Guard { id: task.id, token, seconds: armed.seconds() });
+        self.armed = Some(armed);
+        Ok(())
+    }
+
+    fn ask(&mut self, task: &Task) -> Result<Plan> {
+        if Journal::is_asked(&task.module) {
+            return match &mut self.journal {
+                Some(journal) => journal.ask(&task.module, &task.parameters, self.machine.as_ref()),
+                None => Err(Error::failed("this user has no place for records of runs on this machine")),
+            };
+        }
+        match modules::find(&task.module).map(|entry| &entry.side) {
+            Some(Side::Machine(ask)) => ask(task.parameters.clone(), self.machine.as_ref()),
+            _ => Err(Error::parameters(format!("this machine's program has no module `{}`", task.module))),
+        }
     }
 
     fn stages(&mut self, task: &Task, outcome: &mut Outcome, tell: &mut dyn FnMut(Reply)) -> Result<()> {
-        let Some(Side::Machine(ask)) = modules::find(&task.module).map(|entry| &entry.side) else {
-            return Err(Error::parameters(format!("this machine's program has no module `{}`", task.module)));
-        };
         let mut staged = false;
         let mut warned = Vec::new();
         let mut pins = Vec::new();
         for stage in 0..MOST_STAGES {
-            let mut plan = ask(task.parameters.clone(), self.machine.as_ref())?;
+            let mut plan = self.ask(task)?;
             self.pin(&mut plan, outcome)?;
             pins.extend(plan.pins.iter().filter(|pin| !pins.contains(*pin)).cloned().collect::<Vec<_>>());
             if stage > 0 && !staged && !plan.actions.is_empty() && self.mode == Mode::Apply {
@@ -144,18 +225,27 @@ impl Session {
             tell(Reply::Shown { id: task.id, diffs: diffs.clone() });
         }
         outcome.diffs.extend(diffs);
+        if !plan.actions.is_empty() {
+            self.arm(task, plan, tell)?;
+        }
         for action in &plan.actions {
-            if self.stop.asked() {
+            // Half a network is worse than either: what is guarded is done to its end, whoever went away.
+            if self.stop.asked() && self.armed.is_none() {
                 return Err(
                     Error::failed("stopped before its next action").hint("run it once more: it goes on from here")
                 );
             }
             if let Some(journal) = &mut self.journal {
-                journal.record(self.machine.as_ref(), &task.title, task.no_log, &action.op)?;
+                journal.record(self.machine.as_ref(), &task.title, task.no_log, action)?;
             }
-            let done = self.machine.perform(&action.op, &mut |text| {
+            let sent = self.have_sent(&action.op, tell)?;
+            let done = self.machine.perform(sent.as_ref().map_or(&action.op, |(op, _)| op), &mut |text| {
                 tell(Reply::Progress { id: task.id, text: text.to_string() });
             });
+            if let (Some((_, spooled)), Ok(_)) = (&sent, &done) {
+                // What stays behind is only in the way.
+                let _ = std::fs::remove_file(spooled);
+            }
             let output = match done {
                 Ok(output) => output,
                 Err(error) => {
@@ -165,7 +255,7 @@ impl Session {
             };
             keep_output(&action.op, output.as_ref(), &mut outcome.result);
             if let Some(journal) = &mut self.journal {
-                journal.done()?;
+                journal.done(self.machine.as_ref())?;
             }
             outcome.rebooted |= reboots(&action.op);
             outcome.actions.push(action.clone());
@@ -173,10 +263,27 @@ impl Session {
         Ok(())
     }
 
+    /// Has a file of the controller sent, where an action is about one: the action that then puts it in place, and where
+    /// it is until then.
+    fn have_sent(&self, op: &Op, tell: &mut dyn FnMut(Reply)) -> Result<Option<(Op, PathBuf)>> {
+        let Op::Download { url, path, sha256: Some(sha256), mode } = op else { return Ok(None) };
+        if !url.starts_with(SENT) || self.mode == Mode::Plan || self.machine.is_recorded() {
+            return Ok(None);
+        }
+        let state = self.machine.state_folder().ok_or_else(|| Error::failed("there is no place for what is sent"))?;
+        let spooled = spool::fetch(&state.join("spool"), sha256, &self.inbox, tell)?;
+        let url = format!("file://{}", spooled.display());
+        let op = Op::Download { url, path: path.clone(), sha256: Some(sha256.clone()), mode: *mode };
+        Ok(Some((op, spooled)))
+    }
+
     /// Gives downloads whose hash nobody gave the one that the lock file has.
     fn pin(&self, plan: &mut Plan, outcome: &mut Outcome) -> Result<()> {
         for action in &mut plan.actions {
             let Op::Download { url, sha256, .. } = &mut action.op else { continue };
+            if url.starts_with(SENT) {
+                continue;
+            }
             if sha256.is_none() {
                 *sha256 = self.pins.get(url).cloned();
             }

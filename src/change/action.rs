@@ -81,7 +81,7 @@ pub enum Op {
     },
     /// Fetches a URL into a file: resumed if cut, checked, then renamed into place.
     Download {
-        /// `http://`, `https://` or `file://`.
+        /// `http://`, `https://`, `file://`, or [`SENT`] and a name.
         url: String,
         /// Absolute path.
         path: String,
@@ -99,11 +99,22 @@ pub enum Op {
         /// What is expected to become of the machine.
         effects: Vec<Effect>,
     },
+    /// Sets extended attributes (SELinux label, ACL, capabilities) of what is there; others stay. Only a rollback does it:
+    /// what is replaced keeps its own.
+    SetXattrs {
+        /// Absolute path.
+        path: String,
+        /// Name, and value in base64.
+        xattrs: Vec<(String, String)>,
+    },
     /// Runs a command.
     Run(Run),
     /// Waits until something is so, and fails when it does not become so; changes nothing. A recorded machine does not wait.
     Wait(Wait),
 }
+
+/// The scheme of what the controller itself sends, known by its hash.
+pub const SENT: &str = "controller:";
 
 /// What is waited for: a path, or a port of a host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -239,6 +250,17 @@ pub struct Plan {
     pub act: bool,
     /// Content seen for the first time, to be pinned in the lock file beside the inventory: URL and path on the machine.
     pub pins: Vec<Pin>,
+    /// The actions could cut the machine off: it puts the old state back by itself, unless it is reached again.
+    pub guard: Option<Guard>,
+}
+
+/// What a machine does by itself when its controller does not come back over a new connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// Seconds in which the controller must be back, counted from before the first action.
+    pub seconds: u64,
+    /// Commands that bring the old state into force once its files are back; each runs whatever the others say.
+    pub back: Vec<Vec<String>>,
 }
 
 /// A download whose hash nobody gave: the first content seen becomes the one that is expected from then on.
@@ -268,6 +290,7 @@ impl Plan {
         self.actions.extend(other.actions);
         self.result.extend(other.result);
         self.notes.extend(other.notes);
+        self.guard = self.guard.take().or(other.guard);
         self.warnings.extend(other.warnings);
         self.reboot.extend(other.reboot);
         self.pins.extend(other.pins);

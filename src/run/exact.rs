@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::ahead::Asked;
 use super::host::HostRun;
-use super::link::Link;
+use super::link::{Link, is_remote};
 use super::saved::{SavedHost, SavedPlan};
 use super::{Finish, HostStart, Settings, Shared, host_start, run_name};
 use crate::agent::protocol::{Become, Mode, Outcome, Status};
@@ -54,6 +54,7 @@ pub fn execute(plan: &SavedPlan, settings: &Settings, sink: &Arc<Sink>) -> Resul
         render,
         sink: Arc::clone(sink),
         lock,
+        hashes: super::Hashes::default(),
         extra_vars: none,
         shared_magic: inventory.shared_magic().clone().into_iter().collect(),
     };
@@ -87,7 +88,7 @@ fn one_host<'a>(saved: &SavedHost, start: &HostStart, shared: &'a Shared) -> Hos
                 let begun = Instant::now();
                 let user = user_of(task.user.as_deref(), start, shared);
                 let request = task.request(user, true);
-                let asked = Asked { request, hidden: task.no_log, keep: false };
+                let asked = Asked { request, hidden: task.no_log, keep: false, file: None };
                 let outcome = host.ask_now(&asked, &task.id(&saved.name));
                 let over = matches!(outcome.status, Status::Failed | Status::Unreachable | Status::Unknown);
                 tell_after(&mut host, saved, index, outcome, begun);
@@ -109,7 +110,7 @@ fn user_of(user: Option<&str>, start: &HostStart, shared: &Shared) -> Option<Bec
 /// Would the machine take the same actions now as when the plan was made? Asked in a dry run, before anything is done.
 fn moved_on(saved: &SavedHost, start: &HostStart, shared: &Shared) -> Result<Moved, Error> {
     let machine = Link::machine(&start.connection, &start.folder)?;
-    let mut link = Link::open(&start.connection, shared.hello(machine, Mode::Plan))?;
+    let mut link = Link::open(&start.connection, shared.hello(machine, Mode::Plan, is_remote(&start.connection)))?;
     for (index, task) in saved.tasks.iter().enumerate() {
         let user = user_of(task.user.as_deref(), start, shared);
         let outcome = link.task(task.request(user, false), &mut |_| ())?;
