@@ -63,12 +63,14 @@ fn run(line: &str, folder: &Path) -> String {
     settle(&text.replace(&folder.display().to_string(), "$DIR"))
 }
 
-<<<<<<< HEAD
-/// What differs from run to run: when things were, and how long they took.
+/// What differs from run to run and from machine to machine: how long things took, when and where that was.
 fn settle(text: &str) -> String {
-    let mut text = text.to_string();
+    let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let mut text = text.replace(&format!("tester@{}", machine.trim()), "tester@here");
     for (pattern, to) in [
         (r#""duration_ms":\d+"#, "\"duration_ms\":0"),
+        (r"\b\d{12}-\d{6,}\b", "RUN"),
+        (r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b", "TIME"),
         (r#""time":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ""#, "\"time\":\"TIME\""),
         (r#""version":"[0-9.]+""#, "\"version\":\"VERSION\""),
         (r#"(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"#, "TIME"),
@@ -79,18 +81,6 @@ fn settle(text: &str) -> String {
         text = regex::Regex::new(pattern).unwrap().replace_all(&text, to).into_owned();
     }
     text
-=======
-/// What differs from run to run and from machine to machine: how long things took, when and where that was.
-fn settle(text: &str) -> String {
-    let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-    let text = text.replace(&format!("tester@{}", machine.trim()), "tester@here");
-    let runs = regex::Regex::new(r"\b\d{12}-\d{6,}\b").unwrap();
-    let text = runs.replace_all(&text, "RUN");
-    let times = regex::Regex::new(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b").unwrap();
-    let text = times.replace_all(&text, "TIME");
-    let durations = regex::Regex::new(r#""duration_ms":\d+"#).unwrap();
-    durations.replace_all(&text, "\"duration_ms\":0").into_owned()
->>>>>>> undo
 }
 
 #[test]

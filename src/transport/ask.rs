@@ -157,8 +157,8 @@ fn line(terminal: &mut File) -> io::Result<Option<String>> {
 
 /// A terminal that does not show what is typed, until this is dropped.
 ///
-/// Ctrl-C comes as a letter that ends the line: as a signal it could end this program while nothing is shown, and leave the
-/// terminal so.
+/// Ctrl-C comes as a letter that ends the line: as a signal it could end this program while nothing is shown, and leave
+/// the terminal so.
 struct Quiet {
     terminal: File,
     before: termios::Termios,
@@ -224,7 +224,8 @@ impl Secrets {
         answer
     }
 
-    /// Forgets a secret that turned out to be wrong, if it is still the one that is remembered: it may be asked for again.
+    /// Forgets a secret that turned out to be wrong, if it is still the one that is remembered: it may be asked for
+    /// again.
     pub fn forget(&self, key: &str, wrong: &str) {
         let slot = locked(&self.known).get(key).cloned();
         if let Some(slot) = slot {

@@ -1,4 +1,5 @@
-//! What is said to a far end's shell: starting the agent that is there, and putting one there. Every way of SSH shares it.
+//! What is said to a far end's shell: starting the agent that is there, and putting one there. Every way of SSH shares
+//! it.
 //!
 //! The login shell may be any (bash, dash, fish, csh), so each script is one word in single quotes for `/bin/sh -c`: no
 //! single quote, no backslash, no `!`, one line. What it prints may stand behind banners and the chatter of a
@@ -91,8 +92,8 @@ pub fn start(sha256: &str) -> String {
     command(START, sha256, 0, 0)
 }
 
-/// The command that puts the program there. It looks for a place, of which the first `skip` are passed over (they failed
-/// before), says [`WANTS`] and an offset, then reads the program from there on until its input ends.
+/// The command that puts the program there. It looks for a place, of which the first `skip` are passed over (they
+/// failed before), says [`WANTS`] and an offset, then reads the program from there on until its input ends.
 /// Exit code 0: it is there, its hash is right, and it runs. Programs that were put there more than a month ago go.
 pub fn put(sha256: &str, size: u64, skip: usize) -> String {
     command(PUT, sha256, size, skip)

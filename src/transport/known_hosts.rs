@@ -1,9 +1,9 @@
 //! Host keys: what known_hosts says of a key that a host showed, and taking down a new one. The format is that of
 //! sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT".
 //!
-//! A key counts as known only if a line names the host and holds exactly this key. libssh2 can't check host certificates,
-//! so a `@cert-authority` line never makes a key known. Differences to what the files say are refused, with both
-//! fingerprints; nothing here ever removes a line.
+//! A key counts as known only if a line names the host and holds exactly this key. libssh2 can't check host
+//! certificates, so a `@cert-authority` line never makes a key known. Differences to what the files say are refused,
+//! with both fingerprints; nothing here ever removes a line.
 
 mod file;
 

@@ -2,8 +2,8 @@
 //! post-quantum key exchange), OpenSSH's client does.
 //!
 //! It reads its own configuration, so only what the inventory says goes on its command line. It asks nothing at first
-//! (`BatchMode`), as many may log in at the same time; where a login fails that a person could help, it gets the terminal
-//! for itself and tries once more.
+//! (`BatchMode`), as many may log in at the same time; where a login fails that a person could help, it gets the
+//! terminal for itself and tries once more.
 
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -177,8 +177,8 @@ struct Failure {
     words: String,
 }
 
-/// Starts the agent on a host, and puts it there first if it is not. `until`: how long all of it may take; putting it there
-/// may take longer, as long as it goes on.
+/// Starts the agent on a host, and puts it there first if it is not. `until`: how long all of it may take; putting it
+/// there may take longer, as long as it goes on.
 ///
 /// # Errors
 /// When it can't be reached, or no agent can run there.
@@ -377,8 +377,8 @@ impl Process {
         if status.is_none() {
             self.kill();
         }
-        // The thread that listens ends with the child, unless a master connection (ControlPersist) holds the pipe: that one
-        // is not waited for.
+        // The thread that listens ends with the child, unless a master connection (ControlPersist) holds the pipe: that
+        // one is not waited for.
         let ended = Instant::now();
         while Arc::strong_count(&self.words) > 1 && ended.elapsed() < Duration::from_millis(200) {
             std::thread::sleep(Duration::from_millis(1));

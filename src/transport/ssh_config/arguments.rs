@@ -11,7 +11,8 @@ use crate::diag::{Diagnostic, Source, Span};
 const WITHOUT_EFFECT: &str = "CTqaknxvN";
 
 impl Overrides {
-    /// Takes what a variable says as arguments for `ssh`. What is given back are the files that `-F` names, where it does.
+    /// Takes what a variable says as arguments for `ssh`. What is given back are the files that `-F` names, where it
+    /// does.
     ///
     /// # Errors
     /// What only OpenSSH's own client can do, with its place.

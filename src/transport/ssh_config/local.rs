@@ -57,8 +57,8 @@ pub(super) struct Account {
     pub home: PathBuf,
 }
 
-/// The account of a name or number. `/etc/passwd` first, as it costs nothing; `getent` knows those of directory services,
-/// which a static program can't ask for itself.
+/// The account of a name or number. `/etc/passwd` first, as it costs nothing; `getent` knows those of directory
+/// services, which a static program can't ask for itself.
 pub(super) fn account(key: &str) -> Option<Account> {
     let parse = |line: &str| {
         let fields: Vec<&str> = line.trim_end().split(':').collect();

@@ -95,8 +95,8 @@ pub struct Overrides {
     pub connect_timeout: Option<Duration>,
     /// `ansible_ssh_retries` and one.
     pub attempts: Option<u32>,
-    /// What `ansible_ssh_common_args` and `ansible_ssh_extra_args` say, in the words of the files: keyword, value, and the
-    /// variable that says so.
+    /// What `ansible_ssh_common_args` and `ansible_ssh_extra_args` say, in the words of the files: keyword, value, and
+    /// the variable that says so.
     pub settings: Vec<(String, String, String)>,
 }
 
@@ -172,7 +172,8 @@ pub struct HostOptions {
     pub port: u16,
     /// The user there.
     pub user: String,
-    /// Files of private keys, in the order in which they are tried. Those that do not exist are left out by who reads them.
+    /// Files of private keys, in the order in which they are tried. Those that do not exist are left out by who reads
+    /// them.
     pub identity_files: Vec<PathBuf>,
     /// Did anybody name the key files? Then one that can't be read is worth a word.
     pub identities_named: bool,
@@ -196,7 +197,8 @@ pub struct HostOptions {
     pub user_known_hosts: Vec<PathBuf>,
     /// Files of host keys for all users of this machine.
     pub global_known_hosts: Vec<PathBuf>,
-    /// What to do about keys that are not known; `None` is [`Policy::Strict`], unless the program's own settings say more.
+    /// What to do about keys that are not known; `None` is [`Policy::Strict`], unless the program's own settings say
+    /// more.
     pub policy: Option<Policy>,
     /// The name under which the key is known.
     pub host_key_alias: Option<String>,
@@ -235,7 +237,8 @@ pub fn lookup(config: &Config, alias: &str, over: &Overrides, local: &Local) -> 
     finish(collect(config, alias, over, local)?, alias, local)
 }
 
-/// The whole way to a host: the machines to jump over, then the host itself. Only the first can have a command as its proxy.
+/// The whole way to a host: the machines to jump over, then the host itself. Only the first can have a command as its
+/// proxy.
 ///
 /// As in OpenSSH, of the machines to jump over only the first may itself be reached over others.
 ///

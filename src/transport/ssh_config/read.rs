@@ -29,7 +29,8 @@ pub(super) struct Line {
     pub included: Vec<Vec<Line>>,
 }
 
-/// Whose file it is: it decides what relative includes are relative to, who may have written it, and what is said of it.
+/// Whose file it is: it decides what relative includes are relative to, who may have written it, and what is said of
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// `~/.ssh/config`, which nobody else may be able to change.
@@ -114,8 +115,8 @@ fn matching(word: &str, origin: Origin, local: &Local, place: &Span) -> Result<V
     Ok(found.filter_map(Result::ok).collect())
 }
 
-/// A line's keyword and words; `None` for empty lines and comments. ssh_config(5): the keyword may be followed by blanks
-/// and one `=`; words may stand in quotes.
+/// A line's keyword and words; `None` for empty lines and comments. ssh_config(5): the keyword may be followed by
+/// blanks and one `=`; words may stand in quotes.
 pub(super) fn line(text: &str, place: &Span) -> Result<Option<Line>, Diagnostic> {
     let text = text.trim_end_matches([' ', '\t', '\r', '\u{c}']).trim_start_matches([' ', '\t', '\r']);
     if text.is_empty() || text.starts_with('#') {
