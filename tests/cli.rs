@@ -35,7 +35,7 @@ fn run(line: &str, folder: &Path) -> String {
     let mut command = match line.strip_prefix('!') {
         Some(shell) => {
             let mut command = Command::new("sh");
-            command.args(["-ec", shell.trim()]);
+            command.args(["-ec", shell.trim()]).env("PROGRAM", env!("CARGO_BIN_EXE_vfio-provision"));
             command
         }
         None => {

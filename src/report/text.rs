@@ -5,7 +5,7 @@ use std::io::Write;
 
 use anstyle::{AnsiColor, Style};
 
-use super::{Event, Finished, HostRecap, Recap, Reporter, TaskId};
+use super::{End, Event, Finished, HostRecap, Recap, Reporter, TaskId};
 use crate::agent::protocol::Status;
 use crate::change::Diff;
 use crate::change::diff::Sort;
@@ -238,8 +238,14 @@ impl<W: Write + Send> Reporter for Text<W> {
 
     fn recap(&mut self, recap: &Recap) {
         let mut text = String::from("\n");
-        for (host, recap_of_host) in &recap.hosts {
+        let (never, others): (Vec<_>, Vec<_>) =
+            recap.hosts.iter().partition(|(_, recap)| recap.end == End::NeverBegun);
+        for (host, recap_of_host) in others {
             text.push_str(&host_line(host, recap_of_host, recap.plan));
+        }
+        if !never.is_empty() {
+            let names: Vec<&str> = never.iter().map(|(host, _)| host.as_str()).collect();
+            text.push_str(&format!("{YELLOW}never begun{YELLOW:#}: {}\n", some_of(&names)));
         }
         self.print(&text);
     }
@@ -260,7 +266,7 @@ fn host_line(host: &str, recap: &HostRecap, plan: bool) -> String {
         ));
     } else if counts.changed > 0 {
         parts.push(format!("{} {}", tasks(counts.changed), if plan { "would act" } else { "acted" }));
-    } else if counts.failed == 0 && counts.unreachable == 0 && recap.unknown == 0 {
+    } else if counts.failed == 0 && counts.unreachable == 0 && recap.unknown == 0 && recap.end == End::Done {
         parts.push(format!("{GREEN}nothing to change{GREEN:#}"));
     }
     if recap.unknown > 0 {
@@ -268,6 +274,15 @@ fn host_line(host: &str, recap: &HostRecap, plan: bool) -> String {
     }
     if counts.failed > 0 {
         parts.push(format!("{RED}{} failed{RED:#}", tasks(counts.failed)));
+    }
+    match &recap.end {
+        // A host that fails with another one has no failed task of its own.
+        End::Failed { task } if counts.failed == 0 && counts.unreachable == 0 => {
+            parts.push(format!("{RED}failed{RED:#} with the other hosts at: {task}"));
+        }
+        End::Stopped { before: Some(task) } => parts.push(format!("{YELLOW}stopped{YELLOW:#} before: {task}")),
+        End::Stopped { before: None } => parts.push(format!("{YELLOW}stopped{YELLOW:#}")),
+        _ => {}
     }
     if counts.unreachable > 0 {
         parts.push(format!("{RED}unreachable{RED:#}"));
@@ -281,6 +296,16 @@ fn host_line(host: &str, recap: &HostRecap, plan: bool) -> String {
         line.push_str(&format!("  {YELLOW}{lead}{YELLOW:#}{reason}\n"));
     }
     line
+}
+
+/// A list of names that stays readable with ten thousand of them.
+fn some_of(names: &[&str]) -> String {
+    const SHOWN: usize = 10;
+    let mut text = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    }
+    text
 }
 
 fn pretty(value: &serde_json::Value) -> String {

@@ -221,6 +221,7 @@ impl HostRun<'_> {
                 },
                 ignore_errors: apply.get("ignore_errors").cloned(),
                 no_log: apply.get("no_log").cloned(),
+                crowd: Default::default(),
             };
             below.common = inner.under(&below.common);
         }

@@ -14,7 +14,7 @@ use crate::agent::protocol::{Mode, Outcome, Status};
 use crate::diag::Diagnostic;
 use crate::host::Error;
 use crate::inventory::Inventory;
-use crate::report::{Event, Recap, Sink};
+use crate::report::{Event, Sink};
 use crate::transport::Become;
 
 /// What came of one host's check: nothing, or the task that would be different now and why.
@@ -55,6 +55,11 @@ pub fn execute(plan: &SavedPlan, settings: &Settings, sink: &Arc<Sink>) -> Resul
         lock,
         extra_vars: none,
         shared_magic: inventory.shared_magic().clone().into_iter().collect(),
+        words: Default::default(),
+        peers: super::peers::Peers::new(std::sync::Arc::new(inventory), None, Default::default(), false),
+        throttles: Default::default(),
+        interrupt: settings.interrupt.clone(),
+        ledger: None,
     };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(settings.forks.clamp(1, starts.len().max(1)))
@@ -64,7 +69,7 @@ pub fn execute(plan: &SavedPlan, settings: &Settings, sink: &Arc<Sink>) -> Resul
     sink.event(Event::Play { name: "the saved plan".into(), hosts: names });
     let runs: Vec<HostRun<'_>> =
         pool.install(|| starts.par_iter().map(|(host, start)| one_host(host, start, &shared)).collect());
-    let mut finish = Finish { recap: Recap::default(), hosts: Vec::new(), unsavable: Vec::new() };
+    let mut finish = Finish { interrupted: settings.interrupt.is_raised(), ..Finish::default() };
     for run in runs {
         finish.recap.hosts.insert(run.name.clone(), run.recap);
     }

@@ -8,6 +8,7 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::{Map, Value, json};
 
 use super::agents::Agents;
+use super::crowd::Own;
 use super::saved::SavedTask;
 use super::vars::{HostVars, Layer, Scope};
 use super::{PlayRun, Shared};
@@ -89,6 +90,8 @@ pub(super) struct HostRun<'a> {
     pub unsavable: Vec<String>,
     /// Includes nest; a file that includes itself without end must stop somewhere.
     pub depth: usize,
+    /// Its place among the others, in the play that it is in.
+    pub crowd: Own,
 }
 
 impl<'a> HostRun<'a> {
@@ -111,6 +114,7 @@ impl<'a> HostRun<'a> {
             saved: Vec::new(),
             unsavable: Vec::new(),
             depth: 0,
+            crowd: Own::default(),
         }
     }
 
@@ -119,17 +123,17 @@ impl<'a> HostRun<'a> {
         self.handlers = play.play.all_handlers();
         self.notified.clear();
         self.roles_done.clear();
-        self.vars.magic.share("ansible_play_hosts", Arc::clone(&play.host_names));
+        self.play_magic(play);
         self.vars.magic.insert("ansible_play_name", play.title.as_str());
         self.vars.magic.insert("ansible_check_mode", self.shared.mode == Mode::Plan);
-        let flow = self.whole_play(play);
+        let flow = self.play_to_the_end(play);
         if matches!(flow, Flow::Failed { .. }) {
             self.given_up = true;
         }
         self.shared.sink.event(Event::HostDone { host: self.name.clone() });
     }
 
-    fn whole_play(&mut self, play: &PlayRun) -> Flow {
+    pub(super) fn whole_play(&mut self, play: &PlayRun) -> Flow {
         let context = Context { common: play.play.common(), ..Context::default() };
         if let Some(flow) = self.read_vars_files(play, &context) {
             return flow;
@@ -236,7 +240,7 @@ impl<'a> HostRun<'a> {
         while !self.notified.is_empty() {
             let mut due: Vec<usize> = self.notified.drain(..).collect();
             due.sort_unstable();
-            for index in due {
+            for (done, index) in due.iter().copied().enumerate() {
                 let Some((use_, handler)) = self.handlers.get(index).cloned() else { continue };
                 let context = match &use_ {
                     // A role's conditions decided whether its tasks ran; its handlers were notified, so they did.
@@ -250,6 +254,8 @@ impl<'a> HostRun<'a> {
                 };
                 let flow = self.handler(&handler, &context, play);
                 if flow != Flow::Next {
+                    // What did not run to its end is still owed.
+                    self.notified.extend(due.iter().skip(done));
                     return flow;
                 }
             }
@@ -282,6 +288,7 @@ impl<'a> HostRun<'a> {
         let mut scope = Scope::default();
         scope.push(Layer::Known(&self.vars.magic));
         scope.push(Layer::Known(&self.shared.shared_magic));
+        scope.push(Layer::Vars(&self.shared.words));
         if let Some(words) = &context.words {
             scope.push(Layer::Final(words));
         }

@@ -27,7 +27,7 @@ impl HostRun<'_> {
     }
 
     /// Something that no task of the user's does has failed.
-    fn give_up(&mut self, id: TaskId, trouble: Trouble) -> Flow {
+    pub(super) fn give_up(&mut self, id: TaskId, trouble: Trouble) -> Flow {
         let outcome = Outcome {
             status: Status::Failed,
             error: Some(crate::host::Error::failed(trouble.to_string())),

@@ -65,16 +65,16 @@ impl HostRun<'_> {
             self.started = true;
         }
         let context = context.with(common);
-        self.run_task(task, &context, play)
+        self.among_others(task, &context, play)
     }
 
     /// A handler runs whatever the tags are: it was notified.
     pub(super) fn handler(&mut self, task: &Task, context: &Context, play: &PlayRun) -> Flow {
         let context = context.under(&task.common);
-        self.run_task(task, &context, play)
+        self.among_others(task, &context, play)
     }
 
-    fn run_task(&mut self, task: &Task, context: &Context, play: &PlayRun) -> Flow {
+    pub(super) fn run_task(&mut self, task: &Task, context: &Context, play: &PlayRun) -> Flow {
         let Some(loop_) = &task.loop_ else {
             let (ended, finished) = self.item(task, context, play, None);
             let flow = ended.flow.clone();
@@ -213,7 +213,9 @@ impl HostRun<'_> {
             }
             left -= 1;
             attempts += 1;
-            std::thread::sleep(self.delay(task, context, play));
+            if !self.shared.interrupt.sleep(self.delay(task, context, play)) {
+                left = 0;
+            }
         }
     }
 
