@@ -57,10 +57,11 @@ fn run(line: &str, folder: &Path) -> String {
     settle(&text.replace(&folder.display().to_string(), "$DIR"))
 }
 
-/// What differs from run to run: how long things took.
+/// What differs from run to run: how long things took, and the run's name.
 fn settle(text: &str) -> String {
     let durations = regex::Regex::new(r#""duration_ms":\d+"#).unwrap();
-    durations.replace_all(text, "\"duration_ms\":0").into_owned()
+    let runs = regex::Regex::new(r"\b\d{12}-\d{6}\b").unwrap();
+    runs.replace_all(&durations.replace_all(text, "\"duration_ms\":0"), "RUN").into_owned()
 }
 
 #[test]

@@ -240,11 +240,11 @@ impl Batch {
         self.news.notify_all();
     }
 
-    /// A host failed or was lost; the rollout stops if those are too many now, or if `fatal`.
-    pub fn failed(&self, host: &str, fatal: bool) {
+    /// A host failed at this task or was lost there; the rollout stops if those are too many now, or for a `fatal` reason.
+    pub fn failed(&self, host: &str, task: &str, fatal: Option<&str>) {
         let failed = self.failed.fetch_add(1, Ordering::SeqCst) + 1;
-        if fatal {
-            self.stop(format!("`{host}` failed, and `any_errors_fatal` is set"));
+        if let Some(why) = fatal {
+            self.stop(format!("`{host}` failed at `{task}`, and {why}"));
         } else if self.pace.too_many(failed, self.size) {
             let of = self.size;
             self.stop(match self.pace.max_fail {

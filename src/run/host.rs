@@ -1,14 +1,16 @@
 //! One host on its way through a play: order, blocks, roles, handlers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use indexmap::{IndexMap, IndexSet};
 use serde_json::{Map, Value, json};
 
-use super::agents::Agents;
+use super::ahead::Step;
 use super::crowd::Own;
+use super::link::Link;
 use super::saved::SavedTask;
 use super::vars::{HostVars, Layer, Scope};
 use super::{PlayRun, Shared};
@@ -64,6 +66,14 @@ impl Context {
 /// A handler and the use of the role it comes from.
 pub(super) type Handler = (Option<Arc<RoleUse>>, Arc<Task>);
 
+/// Is this a handler's name or a topic that it listens to?
+pub(super) fn is_called((use_, handler): &Handler, name: &str) -> bool {
+    let title = handler.title();
+    title == name
+        || use_.as_ref().is_some_and(|use_| format!("{} : {title}", use_.role.head.name) == name)
+        || handler.listen.iter().any(|topic| topic.as_str() == Some(name))
+}
+
 /// One host during a whole run.
 pub(super) struct HostRun<'a> {
     pub name: String,
@@ -71,7 +81,13 @@ pub(super) struct HostRun<'a> {
     pub vars: HostVars,
     pub reach: Option<Reach>,
     pub inventory_folder: PathBuf,
-    pub agents: Option<Agents>,
+    pub link: Option<Link>,
+    /// What is on its way, the oldest first.
+    pub ahead: VecDeque<Step>,
+    /// When the last task was told: the next one's time begins there.
+    pub told_at: Option<Instant>,
+    /// Above 0: every task is waited for before the next one.
+    pub one_by_one: usize,
     pub recap: HostRecap,
     /// Why it must boot again, by task: a task that is asked again says it anew.
     pub reboot: IndexMap<String, Vec<String>>,
@@ -102,7 +118,10 @@ impl<'a> HostRun<'a> {
             vars: HostVars::default(),
             reach: None,
             inventory_folder: PathBuf::new(),
-            agents: None,
+            link: None,
+            ahead: VecDeque::new(),
+            told_at: None,
+            one_by_one: 0,
             recap: HostRecap::default(),
             reboot: IndexMap::new(),
             partial: HashMap::new(),
@@ -157,7 +176,7 @@ impl<'a> HostRun<'a> {
                 return flow;
             }
         }
-        Flow::Next
+        self.catch_up(play)
     }
 
     fn roles_and_tasks(&mut self, context: &Context, play: &PlayRun) -> Flow {
@@ -185,6 +204,20 @@ impl<'a> HostRun<'a> {
     }
 
     fn block(&mut self, block: &Block, context: &Context, play: &PlayRun) -> Flow {
+        if block.rescue.is_empty() && block.always.is_empty() {
+            return self.items(&block.block, &context.under(&block.common), play);
+        }
+        let flow = self.catch_up(play);
+        if flow != Flow::Next {
+            return flow;
+        }
+        self.one_by_one += 1;
+        let flow = self.guarded_block(block, context, play);
+        self.one_by_one -= 1;
+        flow
+    }
+
+    fn guarded_block(&mut self, block: &Block, context: &Context, play: &PlayRun) -> Flow {
         let context = context.under(&block.common);
         let mut flow = self.items(&block.block, &context, play);
         let mut failure = None;
@@ -237,10 +270,17 @@ impl<'a> HostRun<'a> {
 
     /// Runs what was notified, in the order in which handlers are defined.
     pub(super) fn flush_handlers(&mut self, play: &PlayRun, context: &Context) -> Flow {
+        if self.ahead.iter().any(Step::may_notify) {
+            let flow = self.catch_up(play);
+            if flow != Flow::Next {
+                return flow;
+            }
+        }
         while !self.notified.is_empty() {
             let mut due: Vec<usize> = self.notified.drain(..).collect();
             due.sort_unstable();
-            for (done, index) in due.iter().copied().enumerate() {
+            self.crowd.flushing.clone_from(&due);
+            for index in due {
                 let Some((use_, handler)) = self.handlers.get(index).cloned() else { continue };
                 let context = match &use_ {
                     // A role's conditions decided whether its tasks ran; its handlers were notified, so they did.
@@ -254,10 +294,14 @@ impl<'a> HostRun<'a> {
                 };
                 let flow = self.handler(&handler, &context, play);
                 if flow != Flow::Next {
-                    // What did not run to its end is still owed.
-                    self.notified.extend(due.iter().skip(done));
+                    self.flush_broken();
                     return flow;
                 }
+            }
+            let flow = self.catch_up(play);
+            if flow != Flow::Next {
+                self.flush_broken();
+                return flow;
             }
         }
         Flow::Next
@@ -266,16 +310,10 @@ impl<'a> HostRun<'a> {
     /// Takes a notification to all handlers of this name or topic; says if there is none.
     pub(super) fn notify(&mut self, name: &str) -> Result<(), String> {
         let mut found = false;
-        let title_of = |(use_, handler): &Handler| -> bool {
-            let title = handler.title();
-            title == name
-                || use_.as_ref().is_some_and(|use_| format!("{} : {title}", use_.role.head.name) == name)
-                || handler.listen.iter().any(|topic| topic.as_str() == Some(name))
-        };
         for (index, handler) in self.handlers.iter().enumerate() {
             // By name the first is meant; a topic reaches all that listen.
             let listens = handler.1.listen.iter().any(|topic| topic.as_str() == Some(name));
-            if title_of(handler) && (listens || !found) {
+            if is_called(handler, name) && (listens || !found) {
                 self.notified.insert(index);
                 found = true;
             }
@@ -286,6 +324,11 @@ impl<'a> HostRun<'a> {
     /// The variables that a task sees, the strongest first (Ansible's order of precedence).
     pub(super) fn scope<'b>(&'b self, play: &'b PlayRun, context: &'b Context) -> Scope<'b> {
         let mut scope = Scope::default();
+        if self.is_ahead() {
+            scope.push(Layer::Awaited("vfio_provision_reboot_reasons"));
+            // A host may ask for its own.
+            scope.push(Layer::Awaited("hostvars"));
+        }
         scope.push(Layer::Known(&self.vars.magic));
         scope.push(Layer::Known(&self.shared.shared_magic));
         scope.push(Layer::Vars(&self.shared.words));
@@ -305,6 +348,9 @@ impl<'a> HostRun<'a> {
         }
         scope.push(Layer::Raw(&self.vars.vars_files));
         scope.push(Layer::Nodes(&play.play.vars));
+        if self.facts_are_ahead() {
+            scope.push(Layer::AwaitedFacts);
+        }
         scope.push(Layer::Known(&self.vars.facts));
         scope.push(Layer::Raw(&self.vars.inventory));
         if let Some(role) = &context.role {
@@ -332,6 +378,11 @@ impl<'a> HostRun<'a> {
         } else {
             self.reboot.insert(task, reasons);
         }
+        self.tell_reboot();
+    }
+
+    /// Puts the reasons to boot again where tasks and people see them.
+    pub(super) fn tell_reboot(&mut self) {
         let reasons = self.reboot_reasons();
         self.vars.magic.insert("vfio_provision_reboot_reasons", json!(reasons));
         self.recap.reboot = reasons;

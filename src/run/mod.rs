@@ -1,6 +1,6 @@
 //! Who goes when: plays in order, hosts side by side, each task with finished parameters to its agent; events out.
 
-mod agents;
+mod ahead;
 mod batch;
 mod check;
 mod crowd;
@@ -10,6 +10,7 @@ mod extra_vars;
 pub mod guard;
 mod host;
 pub mod interrupt;
+mod link;
 mod list;
 mod lock;
 mod peers;
@@ -30,7 +31,7 @@ use std::sync::{Arc, Mutex};
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
-use crate::agent::protocol::Mode;
+use crate::agent::protocol::{Hello, MachineKind, Mode};
 use crate::diag::Diagnostic;
 use crate::inventory::{Connection, Inventory};
 use crate::playbook::{LoadOptions, Loader, Play, RoleUse, Site};
@@ -138,6 +139,8 @@ struct Shared {
     mode: Mode,
     /// The run's name.
     run: String,
+    /// Who runs it.
+    from: String,
     loader: Arc<Mutex<Loader>>,
     render: Render,
     sink: Arc<Sink>,
@@ -153,6 +156,28 @@ struct Shared {
     interrupt: Interrupt,
     /// The hosts that are not done; none in a dry run.
     ledger: Option<Arc<resume::Ledger>>,
+}
+
+impl Shared {
+    /// What a host's agent is told first.
+    fn hello(&self, machine: MachineKind, mode: Mode) -> Hello {
+        Hello {
+            version: env!("CARGO_PKG_VERSION").into(),
+            machine,
+            mode,
+            run: self.run.clone(),
+            pins: self.lock.pins(),
+            from: self.from.clone(),
+        }
+    }
+}
+
+/// Who runs this, and where: `user@machine`.
+fn who() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let uid = || format!("uid {}", rustix::process::getuid().as_raw());
+    format!("{}@{machine}", user.filter(|user| !user.is_empty()).unwrap_or_else(uid))
 }
 
 /// What a run leaves.
@@ -352,6 +377,7 @@ impl Prepared {
             options: settings.clone(),
             mode,
             run,
+            from: who(),
             loader: Arc::clone(&self.loader),
             render: Render::default(),
             sink: Arc::clone(sink),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use indexmap::IndexMap;
 
-use super::agents::Agents;
+use super::link::Link;
 use super::vars::{Delta, Layer, Scope, Stored};
 use super::{HostStart, Shared, host_start, render::Render};
 use crate::host::Error;
@@ -19,7 +19,7 @@ const FEW: usize = 200;
 const LARGEST: u64 = 1 << 20;
 
 /// A host where tasks of others are done; one task at a time.
-pub(super) type Delegate = Arc<Mutex<Option<Agents>>>;
+pub(super) type Delegate = Arc<Mutex<Option<Link>>>;
 
 /// What is known of a run's hosts in one place.
 pub(super) struct Peers {

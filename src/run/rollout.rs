@@ -195,7 +195,7 @@ impl<'a> Rollout<'a> {
         let Some(mut slot) = self.slot(host) else { return };
         let mut run = match slot.run.take() {
             Some(run) => {
-                if run.agents.is_some() {
+                if run.link.is_some() {
                     self.open.fetch_sub(1, Ordering::SeqCst);
                 }
                 run
@@ -208,7 +208,7 @@ impl<'a> Rollout<'a> {
                     slot.recap.counts.failed += 1;
                     slot.recap.end = End::Failed { task: "its variables".into() };
                     shared.sink.event(Event::Finished(Box::new(broken(name, play, &error))));
-                    batch.failed(name, false);
+                    batch.failed(name, "its variables", None);
                     return;
                 }
             },
@@ -240,7 +240,7 @@ impl<'a> Rollout<'a> {
             }
         }
         if failed {
-            batch.failed(name, run.crowd.fatal);
+            batch.failed(name, run.crowd.failed_at.as_deref().unwrap_or_default(), run.crowd.fatal);
         }
         let Some(mut slot) = self.slot(host) else { return };
         slot.given_up = failed;
@@ -250,10 +250,10 @@ impl<'a> Rollout<'a> {
             (slot.recap, slot.saved, slot.unsavable) = (recap, saved, unsavable);
             return;
         }
-        if run.agents.is_some() {
+        if run.link.is_some() {
             // In a dry run the agent knows what was foreseen.
             if shared.mode == Mode::Apply && self.open.load(Ordering::SeqCst) >= KEPT_OPEN {
-                run.agents = None;
+                run.link = None;
             } else {
                 self.open.fetch_add(1, Ordering::SeqCst);
             }
