@@ -3,6 +3,7 @@
 mod ahead;
 mod batch;
 mod check;
+mod comeback;
 mod crowd;
 mod dispatch;
 mod exact;
@@ -18,6 +19,7 @@ mod prelude;
 mod render;
 mod resume;
 mod rollout;
+mod rollback;
 mod saved;
 pub mod shard;
 mod tags;
@@ -27,6 +29,7 @@ mod vars;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
@@ -48,6 +51,7 @@ pub use exact::execute as execute_saved;
 pub use interrupt::Interrupt;
 pub use list::Lists;
 pub use resume::State as Resume;
+pub use rollback::{Asked, Machines, Runs};
 pub use saved::{SavedHost, SavedPlan};
 pub use shard::Shard;
 
@@ -84,6 +88,15 @@ pub struct Settings {
     pub resume: Option<String>,
     /// Whether the user wants it to end.
     pub interrupt: Interrupt,
+    /// `--wait-for-lock`.
+    pub wait_for_lock: u64,
+}
+
+impl Settings {
+    /// What the run is about, for the machines' journals.
+    fn what(&self) -> String {
+        self.playbooks.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Playbooks and inventory, read and checked; nothing has been touched.
@@ -145,6 +158,7 @@ struct Shared {
     render: Render,
     sink: Arc<Sink>,
     lock: Lock,
+    hashes: Hashes,
     extra_vars: Stored,
     /// The magic variables that all hosts share: `groups`, which grows with their number.
     shared_magic: Stored,
@@ -168,6 +182,28 @@ impl Shared {
             run: self.run.clone(),
             pins: self.lock.pins(),
             from: self.from.clone(),
+            what: self.options.what(),
+            wait_for_lock: self.options.wait_for_lock,
+        }
+    }
+}
+
+/// The SHA-256 of large files, each made out once for all hosts.
+#[derive(Default)]
+struct Hashes(Mutex<HashMap<PathBuf, (u64, SystemTime, String)>>);
+
+impl Hashes {
+    fn of(&self, path: &Path) -> std::io::Result<String> {
+        let stat = std::fs::metadata(path)?;
+        let (len, time) = (stat.len(), stat.modified()?);
+        let mut known = self.0.lock().unwrap_or_else(|broken| broken.into_inner());
+        match known.get(path) {
+            Some((known_len, known_time, hash)) if *known_len == len && *known_time == time => Ok(hash.clone()),
+            _ => {
+                let hash = crate::agent::hash(path)?;
+                known.insert(path.to_path_buf(), (len, time, hash.clone()));
+                Ok(hash)
+            }
         }
     }
 }
@@ -382,6 +418,7 @@ impl Prepared {
             render: Render::default(),
             sink: Arc::clone(sink),
             lock: Lock::beside(settings.inventories.first().map(PathBuf::as_path))?,
+            hashes: Hashes::default(),
             extra_vars: self.extra_vars.clone(),
             shared_magic: self.shared_magic.clone(),
             words: peers.words(),
