@@ -173,7 +173,9 @@ pub fn share(what: &str, node: &Node, errors: &mut Errors) -> Option<Node> {
         _ => false,
     };
     if !fits {
-        errors.push(Diagnostic::error(format!("{what} must be a number or a per cent, such as 5 or \"20%\"")).at(&node.span));
+        errors.push(
+            Diagnostic::error(format!("{what} must be a number or a per cent, such as 5 or \"20%\"")).at(&node.span),
+        );
         return None;
     }
     Some(node.clone())

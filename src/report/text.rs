@@ -238,8 +238,7 @@ impl<W: Write + Send> Reporter for Text<W> {
 
     fn recap(&mut self, recap: &Recap) {
         let mut text = String::from("\n");
-        let (never, others): (Vec<_>, Vec<_>) =
-            recap.hosts.iter().partition(|(_, recap)| recap.end == End::NeverBegun);
+        let (never, others): (Vec<_>, Vec<_>) = recap.hosts.iter().partition(|(_, recap)| recap.end == End::NeverBegun);
         for (host, recap_of_host) in others {
             text.push_str(&host_line(host, recap_of_host, recap.plan));
         }

@@ -107,7 +107,9 @@ impl HostRun<'_> {
     /// May tasks be sent before earlier ones have answered? Not where what a task does on the machine can change what
     /// this program reads here, and not where a failure is caught, as what follows is not yet known then.
     pub(super) fn may_go_ahead(&self) -> bool {
-        self.one_by_one == 0 && !self.crowd.alone && self.reach.as_ref().is_none_or(|reach| reach.kind != ConnectionKind::Local)
+        self.one_by_one == 0
+            && !self.crowd.alone
+            && self.reach.as_ref().is_none_or(|reach| reach.kind != ConnectionKind::Local)
     }
 
     /// Takes a task on its way, and asks for it if it must be asked for.
@@ -277,7 +279,11 @@ impl HostRun<'_> {
         }
         match self.send(asked) {
             Ok(()) => self.answer(asked, id),
-            Err(error) => Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() },
+            Err(error) => {
+                // Whoever does not give this host up begins anew.
+                self.link = None;
+                Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() }
+            }
         }
     }
 

@@ -30,7 +30,11 @@ impl Size {
             Size::Hosts(0) => hosts,
             Size::Hosts(size) => size,
             // As Ansible has it: rounded down, and at least one.
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and cut on purpose")]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "not negative, and cut on purpose"
+            )]
             Size::PerCent(share) => ((share / 100.0 * as_number(hosts)) as usize).max(1),
         }
     }
@@ -396,10 +400,7 @@ mod tests {
             assert!(waiting.join().unwrap());
         });
         assert!(matches!(batch.turn(&once, 2, &|| true), Turn::Stop), "interrupted while waiting");
-        batch.answer(
-            once.clone(),
-            Answer { host: "b".into(), flow: Flow::Next, delta: Arc::default(), failed: None },
-        );
+        batch.answer(once.clone(), Answer { host: "b".into(), flow: Flow::Next, delta: Arc::default(), failed: None });
         assert!(matches!(batch.turn(&once, 2, &|| false), Turn::Done(answer) if answer.host == "b"));
     }
 

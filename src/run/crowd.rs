@@ -181,9 +181,8 @@ impl HostRun<'_> {
             None => return self.run_task(task, context, play),
         };
         let most = most.and_then(|value| {
-            render::number(&value).ok_or_else(|| {
-                Trouble::Failed(format!("`throttle` must be a number and is {}", render::short(&value)))
-            })
+            render::number(&value)
+                .ok_or_else(|| Trouble::Failed(format!("`throttle` must be a number and is {}", render::short(&value))))
         });
         match most {
             Ok(0) => self.run_task(task, context, play),

@@ -99,7 +99,9 @@ impl Interrupt {
                     eprintln!("\ninterrupted: what is under way is finished, nothing new is begun (Ctrl-C: stop now)");
                 } else {
                     interrupt.say_last_words();
-                    eprintln!("\nstopped; what was under way on a machine is finished or undone there, never half done");
+                    eprintln!(
+                        "\nstopped; what was under way on a machine is finished or undone there, never half done"
+                    );
                     std::process::exit(i32::from(EXIT_CODE));
                 }
             }

@@ -139,7 +139,9 @@ impl Origin {
     /// What differs, in words.
     fn differs(&self, now: &Origin) -> Vec<String> {
         let mut all = Vec::new();
-        for (what, then, now) in [("playbook", &self.playbook, &now.playbook), ("inventory", &self.inventory, &now.inventory)] {
+        for (what, then, now) in
+            [("playbook", &self.playbook, &now.playbook), ("inventory", &self.inventory, &now.inventory)]
+        {
             for path in then.keys().chain(now.keys().filter(|path| !then.contains_key(*path))) {
                 match (then.get(path), now.get(path)) {
                     (Some(a), Some(b)) if a == b => {}
@@ -166,7 +168,8 @@ impl State {
             path => PathBuf::from(path),
         };
         let shown = path.display();
-        let text = fs::read_to_string(&path).map_err(|e| Diagnostic::error(format!("--resume: can't read {shown}: {e}")))?;
+        let text =
+            fs::read_to_string(&path).map_err(|e| Diagnostic::error(format!("--resume: can't read {shown}: {e}")))?;
         let mut state: State = serde_json::from_str(&text)
             .map_err(|e| Diagnostic::error(format!("--resume: {shown} is not a resume file: {e}")))?;
         if state.format != FORMAT || state.version != env!("CARGO_PKG_VERSION") {
@@ -331,7 +334,8 @@ mod tests {
         fs::write(&playbook, "- hosts: all\n").unwrap();
         fs::create_dir(folder.path().join("group_vars")).unwrap();
         fs::write(folder.path().join("group_vars/all.yml"), "a: 1\n").unwrap();
-        let settings = Settings { inventories: vec![inventory.clone()], playbooks: vec![playbook.clone()], ..Settings::default() };
+        let settings =
+            Settings { inventories: vec![inventory.clone()], playbooks: vec![playbook.clone()], ..Settings::default() };
         let origin = |settings: &Settings| Origin::of(settings, [playbook.as_path()].into_iter());
         let none = State::read("last", &settings, &origin(&settings)).unwrap_err();
         assert!(none.message.contains("nothing in"), "{}", none.message);
@@ -368,7 +372,8 @@ mod tests {
         let playbook = folder.path().join("site.yml");
         fs::write(&inventory, "ws01\n").unwrap();
         fs::write(&playbook, "- hosts: all\n").unwrap();
-        let mut settings = Settings { inventories: vec![inventory.clone()], playbooks: vec![playbook.clone()], ..Settings::default() };
+        let mut settings =
+            Settings { inventories: vec![inventory.clone()], playbooks: vec![playbook.clone()], ..Settings::default() };
         let origin = |settings: &Settings| Origin::of(settings, [playbook.as_path()].into_iter());
         Ledger::new("1", &settings, origin(&settings), None, ["ws01"].into_iter()).write().unwrap();
         let refused = |settings: &Settings| -> String {

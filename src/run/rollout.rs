@@ -113,8 +113,7 @@ impl<'a> Rollout<'a> {
     fn play(&self, index: usize, play: &PlayRun, pool: &rayon::ThreadPool) -> bool {
         let sink = &self.shared.sink;
         let going = |hosts: &mut Vec<usize>| hosts.retain(|host| self.slot(*host).is_some_and(|slot| !slot.given_up));
-        let mut all: Vec<usize> =
-            play.hosts.iter().filter_map(|name| self.prepared.hosts.get_index_of(name)).collect();
+        let mut all: Vec<usize> = play.hosts.iter().filter_map(|name| self.prepared.hosts.get_index_of(name)).collect();
         going(&mut all);
         play.pace.order(&mut all, &|host| self.name(host).to_string());
         let sizes = play.pace.sizes(all.len());

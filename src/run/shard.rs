@@ -66,8 +66,9 @@ impl Shard {
                 .help(what.to_string())
         };
         let place = |index: usize, count: usize, what: &str| {
-            Shard::of(index, count)
-                .ok_or_else(|| Diagnostic::error(format!("--shard auto: {what} is {index} of {count} (counted from 1)")))
+            Shard::of(index, count).ok_or_else(|| {
+                Diagnostic::error(format!("--shard auto: {what} is {index} of {count} (counted from 1)"))
+            })
         };
         // https://kubernetes.io/docs/concepts/workloads/controllers/job/: the index counts from 0, and the number of
         // completions is only in the job's own spec.

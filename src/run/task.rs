@@ -352,14 +352,15 @@ impl HostRun<'_> {
         let Ended { mut outcome, silent, .. } = ended;
         let status = outcome.status;
         let lost = status == Status::Unreachable && !self.ignores_unreachable(context, play);
-        let ignored = (status == Status::Unreachable && !lost) || status == Status::Failed && {
-            let scope = self.scope(play, context);
-            context
-                .common
-                .ignore_errors
-                .as_ref()
-                .is_some_and(|node| self.shared.render.truth(node, &scope).unwrap_or(false))
-        };
+        let ignored = (status == Status::Unreachable && !lost)
+            || status == Status::Failed && {
+                let scope = self.scope(play, context);
+                context
+                    .common
+                    .ignore_errors
+                    .as_ref()
+                    .is_some_and(|node| self.shared.render.truth(node, &scope).unwrap_or(false))
+            };
         self.count(status, ignored, silent);
         if !silent {
             self.recap.count(&outcome.diffs);
