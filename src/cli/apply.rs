@@ -157,6 +157,7 @@ fn settings(options: &RunOptions, resume: Option<String>) -> Result<Settings, Ve
         forks: options.forks,
         become_: options.become_,
         become_password,
+        accept_new: options.accept_new_host_keys,
         verbose: options.verbose,
         roles_path: options.roles_path.clone(),
         shard,

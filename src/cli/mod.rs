@@ -72,12 +72,15 @@ pub fn main() -> ExitStatus {
         Command::Rollback(options) => rollback::rollback(&options),
         Command::Doc(options) => doc::doc(&options),
         Command::Schema(options) => schema::schema(&options),
-        Command::Agent => match crate::agent::serve_on_stdio() {
-            Ok(()) => ExitStatus::Fine,
-            Err(error) => {
-                eprintln!("agent: {error}");
-                ExitStatus::Failed
+        Command::Agent(options) => {
+            match options.watch.as_ref().map_or_else(crate::agent::serve_on_stdio, |folder| crate::agent::watch(folder))
+            {
+                Ok(()) => ExitStatus::Fine,
+                Err(error) => {
+                    eprintln!("agent: {error}");
+                    ExitStatus::Failed
+                }
             }
-        },
+        }
     }
 }

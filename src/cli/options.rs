@@ -36,7 +36,15 @@ pub enum Command {
     Schema(SchemaOptions),
     /// Serve a controller on standard input and output (started by the program itself).
     #[command(hide = true)]
-    Agent,
+    Agent(AgentOptions),
+}
+
+/// `agent`.
+#[derive(Debug, Args)]
+pub struct AgentOptions {
+    /// Keep watch over a change of the network, as the files in this folder say.
+    #[arg(long, value_name = "FOLDER")]
+    pub watch: Option<PathBuf>,
 }
 
 /// `plan`.
@@ -93,6 +101,9 @@ pub struct RunOptions {
     /// Slurm array or a Nomad job. All N parts together are the whole inventory, whatever the plays and --limit choose.
     #[arg(long, value_name = "K/N")]
     pub shard: Option<String>,
+    /// Take down the keys of hosts that have none in known_hosts yet; a key that has changed is refused all the same.
+    #[arg(long)]
+    pub accept_new_host_keys: bool,
     /// Variables that win over all others: `k=v k2=v2`, JSON or YAML, or @FILE; may be given more than once.
     #[arg(short, long, value_name = "VARS")]
     pub extra_vars: Vec<String>,

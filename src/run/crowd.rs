@@ -393,12 +393,15 @@ impl HostRun<'_> {
         let mut link = away.link.lock().unwrap_or_else(PoisonError::into_inner);
         let reach = self.reach.replace(away.start.connection.clone());
         let folder = std::mem::replace(&mut self.inventory_folder, away.start.folder.clone());
+        // The name is an address too, where the inventory has no other.
+        let name = std::mem::replace(&mut self.name, away.name.clone());
         std::mem::swap(&mut self.link, &mut *link);
         let reboot = std::mem::take(&mut self.reboot);
         let mark = self.vars.mark();
         let mut outcome = self.ask_here(asked, id);
         let due = std::mem::replace(&mut self.reboot, reboot);
         std::mem::swap(&mut self.link, &mut *link);
+        self.name = name;
         self.inventory_folder = folder;
         self.reach = reach;
         if away.facts {

@@ -9,6 +9,7 @@ mod dispatch;
 mod exact;
 mod extra_vars;
 pub mod guard;
+mod guarded;
 mod host;
 pub mod interrupt;
 mod link;
@@ -25,6 +26,7 @@ pub mod shard;
 mod tags;
 mod task;
 mod vars;
+mod ways;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -38,14 +40,16 @@ use crate::agent::protocol::{Hello, MachineKind, Mode};
 use crate::diag::Diagnostic;
 use crate::inventory::{Connection, Inventory};
 use crate::playbook::{LoadOptions, Loader, Play, RoleUse, Site};
-use crate::report::{Recap, Sink};
+use crate::report::{Event, Recap, Sink};
 use crate::template::Var;
+use crate::transport::ask::Terminal;
 use batch::{Pace, Throttles};
 use host::HostRun;
 use lock::Lock;
 use peers::Peers;
 use render::Render;
 use vars::{Layer, Scope, Stored};
+use ways::Ways;
 
 pub use exact::execute as execute_saved;
 pub use interrupt::Interrupt;
@@ -78,6 +82,8 @@ pub struct Settings {
     pub become_: bool,
     /// What `-K` was told.
     pub become_password: Option<String>,
+    /// `--accept-new-host-keys`.
+    pub accept_new: bool,
     /// How often `-v` was given.
     pub verbose: u8,
     /// `--roles-path`.
@@ -159,6 +165,7 @@ struct Shared {
     sink: Arc<Sink>,
     lock: Lock,
     hashes: Hashes,
+    ways: Arc<Ways>,
     extra_vars: Stored,
     /// The magic variables that all hosts share: `groups`, which grows with their number.
     shared_magic: Stored,
@@ -174,18 +181,26 @@ struct Shared {
 
 impl Shared {
     /// What a host's agent is told first.
-    fn hello(&self, machine: MachineKind, mode: Mode) -> Hello {
+    fn hello(&self, machine: MachineKind, mode: Mode, remote: bool) -> Hello {
         Hello {
             version: env!("CARGO_PKG_VERSION").into(),
             machine,
             mode,
             run: self.run.clone(),
             pins: self.lock.pins(),
+            remote,
             from: self.from.clone(),
             what: self.options.what(),
             wait_for_lock: self.options.wait_for_lock,
         }
     }
+}
+
+/// The ways to the hosts of a run: what people should know about them is a warning of the run.
+fn ways_of(settings: &Settings, sink: &Arc<Sink>) -> Arc<Ways> {
+    let sink = Arc::clone(sink);
+    let ask = Arc::new(Terminal::default());
+    Arc::new(Ways::new(ask, settings.accept_new, move |text| sink.event(Event::Warning(text))))
 }
 
 /// The SHA-256 of large files, each made out once for all hosts.
@@ -419,6 +434,7 @@ impl Prepared {
             sink: Arc::clone(sink),
             lock: Lock::beside(settings.inventories.first().map(PathBuf::as_path))?,
             hashes: Hashes::default(),
+            ways: ways_of(&self.settings, sink),
             extra_vars: self.extra_vars.clone(),
             shared_magic: self.shared_magic.clone(),
             words: peers.words(),
