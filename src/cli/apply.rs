@@ -11,7 +11,7 @@ use crate::diag::Diagnostic;
 use crate::report::json::Json;
 use crate::report::text::{Options, Text};
 use crate::report::{Event, Files, Mask, Reporter, Screen, Sink};
-use crate::run::{self, Finish, Lists, Prepared, SavedPlan, Settings};
+use crate::run::{self, Finish, Interrupt, Lists, Prepared, SavedPlan, Settings, Shard};
 
 pub(super) fn plan(options: &PlanOptions) -> ExitStatus {
     match plan_or_errors(options) {
@@ -33,16 +33,16 @@ pub(super) fn apply(options: &ApplyOptions) -> ExitStatus {
 
 fn plan_or_errors(options: &PlanOptions) -> Result<ExitStatus, Vec<Diagnostic>> {
     let mask = Mask::default();
-    let prepared = prepare(&options.run, &mask)?;
+    let prepared = prepare(&options.run, None, &mask)?;
     if let Some(status) = only_lists(&options.run, &prepared) {
         return Ok(status);
     }
     let sink = sink(&options.run, mask)?;
-    sink.event(Event::Run { plan: true, shard: None });
+    sink.event(Event::Run { plan: true, shard: prepared.shard_of() });
     let finish = prepared.execute(Mode::Plan, &sink).map_err(|error| vec![error])?;
     if let Some(out) = &options.out {
-        if finish.failed() || finish.unreachable() {
-            eprintln!("the plan is not saved: it failed");
+        if finish.failed() || finish.unreachable() || finish.interrupted {
+            eprintln!("the plan is not saved: it {}", if finish.interrupted { "was interrupted" } else { "failed" });
         } else if !finish.unsavable.is_empty() {
             let error = Diagnostic::error(
                 "the plan is not saved: what these tasks will do depends on results that only an apply has",
@@ -65,24 +65,49 @@ fn plan_or_errors(options: &PlanOptions) -> Result<ExitStatus, Vec<Diagnostic>> 
 
 fn apply_or_errors(options: &ApplyOptions) -> Result<ExitStatus, Vec<Diagnostic>> {
     let mask = Mask::default();
-    let prepared = prepare(&options.run, &mask)?;
+    let prepared = prepare(&options.run, options.resume.clone(), &mask)?;
     if let Some(status) = only_lists(&options.run, &prepared) {
         return Ok(status);
     }
+    // Whoever sees the whole plan first is asked about that.
+    if !(options.check || options.ask || options.yes) {
+        so_many_are_meant(&prepared, options.max_hosts)?;
+    }
     let sink = sink(&options.run, mask)?;
     if options.check || options.ask {
-        sink.event(Event::Run { plan: true, shard: None });
+        sink.event(Event::Run { plan: true, shard: prepared.shard_of() });
         let finish = prepared.execute(Mode::Plan, &sink).map_err(|error| vec![error])?;
-        if options.check || finish.failed() || finish.unreachable() {
+        if options.check || finish.failed() || finish.unreachable() || finish.interrupted {
             return Ok(status(&finish));
         }
         if !finish.changes() || !agreed()? {
             return Ok(ExitStatus::Fine);
         }
     }
-    sink.event(Event::Run { plan: false, shard: None });
+    sink.event(Event::Run { plan: false, shard: prepared.shard_of() });
     let finish = prepared.execute(Mode::Apply, &sink).map_err(|error| vec![error])?;
+    if finish.left > 0 {
+        let hosts = if finish.left == 1 { "1 host is".into() } else { format!("{} hosts are", finish.left) };
+        eprintln!("{hosts} not done: the same command with --resume goes on there");
+    }
     Ok(status(&finish))
+}
+
+/// The guard against the whole fleet by accident.
+fn so_many_are_meant(prepared: &Prepared, max: usize) -> Result<(), Vec<Diagnostic>> {
+    let Some(crowded) = prepared.crowded(max) else { return Ok(()) };
+    let message = crowded.message();
+    if !std::io::stdin().is_terminal() {
+        return Err(vec![Diagnostic::error(message).help(
+            "name the hosts by --limit, or say --yes if all of them are meant (--max-hosts N raises the bound); \
+             nothing was touched",
+        )]);
+    }
+    eprintln!("{message}");
+    if yes("Go on?")? {
+        return Ok(());
+    }
+    Err(vec![Diagnostic::error("not all of these hosts are meant: nothing was touched").help("name them by --limit")])
 }
 
 fn apply_saved(options: &ApplyOptions, file: &std::path::Path) -> Result<ExitStatus, Vec<Diagnostic>> {
@@ -96,6 +121,8 @@ fn apply_saved(options: &ApplyOptions, file: &std::path::Path) -> Result<ExitSta
         ("--tags", !run.tags.is_empty()),
         ("--skip-tags", !run.skip_tags.is_empty()),
         ("--start-at-task", run.start_at_task.is_some()),
+        ("--shard", run.shard.is_some()),
+        ("--resume", options.resume.is_some()),
     ];
     if let Some((flag, _)) = unused.iter().find(|(_, given)| *given) {
         return Err(vec![
@@ -104,22 +131,33 @@ fn apply_saved(options: &ApplyOptions, file: &std::path::Path) -> Result<ExitSta
         ]);
     }
     let mask = Mask::default();
-    let settings = settings(run, &mask)?;
+    let settings = settings(run, None, &mask)?;
     let sink = sink(run, mask)?;
     sink.event(Event::Run { plan: false, shard: None });
     let finish = run::execute_saved(&plan, &settings, &sink)?;
     Ok(status(&finish))
 }
 
-fn prepare(options: &RunOptions, mask: &Mask) -> Result<Prepared, Vec<Diagnostic>> {
-    let prepared = run::prepare(settings(options, mask)?)?;
+fn prepare(options: &RunOptions, resume: Option<String>, mask: &Mask) -> Result<Prepared, Vec<Diagnostic>> {
+    let prepared = run::prepare(settings(options, resume, mask)?)?;
     for warning in &prepared.warnings {
         anstream::eprintln!("{}", warning.render(true));
+    }
+    for line in [prepared.shard(), prepared.goes_on()].into_iter().flatten() {
+        eprintln!("{line}");
     }
     Ok(prepared)
 }
 
-fn settings(options: &RunOptions, mask: &Mask) -> Result<Settings, Vec<Diagnostic>> {
+fn settings(options: &RunOptions, resume: Option<String>, mask: &Mask) -> Result<Settings, Vec<Diagnostic>> {
+    let env = |name: &str| std::env::var(name).ok();
+    let shard = options.shard.as_deref().map(|text| Shard::parse(text, &env)).transpose();
+    let shard = shard.map_err(|error| vec![error])?;
+    let become_password = become_password(options.ask_become_pass)?;
+    let vault = Arc::new(options.vault.open(mask.clone()).map_err(|error| vec![error])?);
+    // After the password was asked for: at a prompt Ctrl-C simply ends the program.
+    let interrupt = Interrupt::default();
+    interrupt.listen().map_err(|e| vec![Diagnostic::error(format!("can't listen to signals: {e}"))])?;
     Ok(Settings {
         playbooks: options.playbooks.clone(),
         inventories: options.inventory.clone(),
@@ -130,11 +168,14 @@ fn settings(options: &RunOptions, mask: &Mask) -> Result<Settings, Vec<Diagnosti
         start_at_task: options.start_at_task.clone(),
         forks: options.forks,
         become_: options.become_,
-        become_password: become_password(options.ask_become_pass)?,
-        vault: Arc::new(options.vault.open(mask.clone()).map_err(|error| vec![error])?),
+        become_password,
+        vault,
         accept_new: options.accept_new_host_keys,
         verbose: options.verbose,
         roles_path: options.roles_path.clone(),
+        shard,
+        resume,
+        interrupt,
         wait_for_lock: options.wait_for_lock,
     })
 }
@@ -156,7 +197,10 @@ fn only_lists(options: &RunOptions, prepared: &Prepared) -> Option<ExitStatus> {
         return Some(ExitStatus::Fine);
     }
     if prepared.is_empty() {
-        eprintln!("no host is meant: the plays' `hosts`, the inventory and --limit leave none");
+        match options.shard {
+            Some(_) => eprintln!("this shard has no host of these plays: nothing is to be done here"),
+            None => eprintln!("no host is meant: the plays' `hosts`, the inventory and --limit leave none"),
+        }
     }
     None
 }
@@ -192,7 +236,12 @@ pub(super) fn agreed() -> Result<bool, Vec<Diagnostic>> {
                 .help("save the plan with `plan -o FILE`, look at it, and `apply FILE`"),
         ]);
     }
-    eprint!("\nMake these changes? [y/N] ");
+    eprintln!();
+    yes("Make these changes?")
+}
+
+fn yes(question: &str) -> Result<bool, Vec<Diagnostic>> {
+    eprint!("{question} [y/N] ");
     let _ = std::io::stderr().flush();
     let mut answer = String::new();
     std::io::stdin()
@@ -202,6 +251,9 @@ pub(super) fn agreed() -> Result<bool, Vec<Diagnostic>> {
 }
 
 fn status(finish: &Finish) -> ExitStatus {
+    if finish.interrupted {
+        return ExitStatus::Interrupted;
+    }
     ExitStatus::of(finish.failed(), finish.unreachable())
 }
 

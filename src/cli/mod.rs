@@ -29,6 +29,8 @@ pub enum ExitStatus {
     Unreachable,
     /// Both: a task failed, and a host could not be reached.
     FailedAndUnreachable,
+    /// The user ended the run.
+    Interrupted,
 }
 
 impl ExitStatus {
@@ -40,6 +42,7 @@ impl ExitStatus {
             ExitStatus::Changes | ExitStatus::Failed => 2,
             ExitStatus::Unreachable => 4,
             ExitStatus::FailedAndUnreachable => 6,
+            ExitStatus::Interrupted => crate::run::interrupt::EXIT_CODE,
         }
     }
 

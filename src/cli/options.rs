@@ -10,7 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     name = "vfio-provision",
     version,
     after_help = "Exit codes: 0 fine; 1 the playbook, the inventory or the command line is wrong (nothing was touched); \
-                  2 a task failed; 4 a host was unreachable; 6 both."
+                  2 a task failed; 4 a host was unreachable; 6 both; 130 interrupted (Ctrl-C once: what is under way is \
+                  finished, twice: stop now)."
 )]
 pub struct Cli {
     /// What to do.
@@ -77,6 +78,16 @@ pub struct ApplyOptions {
     /// Show the whole plan, then ask once.
     #[arg(long)]
     pub ask: bool,
+    /// Go on after a run that left hosts undone, with exactly those hosts and the handlers that they still owe: the same
+    /// command again and `--resume` for the last such run, or `--resume=FILE` for another one.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "last")]
+    pub resume: Option<String>,
+    /// A play with more hosts than this, chosen without `--limit`, is asked about first.
+    #[arg(long, value_name = "N", env = "VFIO_PROVISION_MAX_HOSTS", default_value_t = crate::run::guard::MAX_HOSTS)]
+    pub max_hosts: usize,
+    /// Yes, so many hosts are meant: don't ask about --max-hosts.
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// What `plan` and `apply` share.
@@ -94,6 +105,10 @@ pub struct RunOptions {
     /// The vaults' passwords.
     #[command(flatten)]
     pub vault: VaultPasswords,
+    /// Only this part of the inventory, such as 2/8; `auto` takes it from the environment of a Kubernetes Indexed Job, a
+    /// Slurm array or a Nomad job. All N parts together are the whole inventory, whatever the plays and --limit choose.
+    #[arg(long, value_name = "K/N")]
+    pub shard: Option<String>,
     /// Take down the keys of hosts that have none in known_hosts yet; a key that has changed is refused all the same.
     #[arg(long)]
     pub accept_new_host_keys: bool,

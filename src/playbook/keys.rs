@@ -160,6 +160,27 @@ pub fn number(what: &str, node: &Node, errors: &mut Errors) -> Option<Node> {
     Some(node.clone())
 }
 
+/// A number or a per cent, or a template that makes one.
+pub fn share(what: &str, node: &Node, errors: &mut Errors) -> Option<Node> {
+    let fits = match &node.value {
+        NodeValue::Null => return None,
+        NodeValue::Int(number) => *number >= 0,
+        NodeValue::Float(number) => *number >= 0.0,
+        NodeValue::String(text) => {
+            node.is_templated()
+                || text.trim().trim_end_matches('%').trim().parse::<f64>().is_ok_and(|n| n.is_finite() && n >= 0.0)
+        }
+        _ => false,
+    };
+    if !fits {
+        errors.push(
+            Diagnostic::error(format!("{what} must be a number or a per cent, such as 5 or \"20%\"")).at(&node.span),
+        );
+        return None;
+    }
+    Some(node.clone())
+}
+
 /// Conditions: one, or a list that must all hold. Braces around them are odd, but understood.
 pub fn conditions(what: &str, node: &Node, errors: &mut Errors, warnings: &mut Errors) -> Vec<Node> {
     let nodes = match &node.value {

@@ -100,6 +100,11 @@ impl Loader {
         self.finish(vars)
     }
 
+    /// All files that were read so far.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.keys().map(PathBuf::as_path)
+    }
+
     /// Warnings since the last time.
     pub fn take_warnings(&mut self) -> Vec<Diagnostic> {
         let mut seen: Vec<Diagnostic> = Vec::new();

@@ -19,7 +19,8 @@ mod task;
 pub use arguments::{ArgumentOption, ArgumentSpec, Kind, Problem};
 pub use load::{LoadOptions, Loader};
 pub use model::{
-    Become, Block, Common, Item, LoopControl, Origin, Play, Role, RoleHead, RoleUse, Site, Task, Vars, Visit,
+    Become, Block, Common, Crowd, Item, LoopControl, Order, Origin, Play, Role, RoleHead, RoleUse, Rollout, Site, Task,
+    Vars, Visit,
 };
 pub use role::RoleFrom;
 

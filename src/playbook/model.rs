@@ -49,10 +49,90 @@ pub struct Play {
     pub tags: Vec<String>,
     /// The `when` of the `import_playbook` above it; for every task.
     pub when: Vec<Node>,
+    /// How its hosts go in batches.
+    pub rollout: Rollout,
+    /// What is asked of hosts that do the same task.
+    pub crowd: Crowd,
     /// Where it stands.
     pub span: Span,
     /// Where its files are looked for.
     pub origin: Arc<Origin>,
+}
+
+/// How the hosts of a play go in batches, and when the rest is not begun.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rollout {
+    /// `serial`: the sizes of the batches (numbers, per cents, templates); the last one counts for all further ones.
+    pub serial: Vec<Node>,
+    /// `max_fail_percentage`: a number, or a template of one.
+    pub max_fail_percentage: Option<Node>,
+    /// `order`.
+    pub order: Order,
+}
+
+/// The order in which a play's hosts have their turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// As the inventory has them.
+    #[default]
+    Inventory,
+    /// From the last to the first.
+    ReverseInventory,
+    /// By name.
+    Sorted,
+    /// By name, from the last to the first.
+    ReverseSorted,
+    /// Another one in each run.
+    Shuffle,
+}
+
+impl Order {
+    /// The words for them.
+    pub const NAMES: [(&str, Order); 5] = [
+        ("inventory", Order::Inventory),
+        ("reverse_inventory", Order::ReverseInventory),
+        ("sorted", Order::Sorted),
+        ("reverse_sorted", Order::ReverseSorted),
+        ("shuffle", Order::Shuffle),
+    ];
+}
+
+/// What is asked of hosts that come to the same task; all may be templates.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Crowd {
+    /// `run_once`: a truth value.
+    pub run_once: Option<Node>,
+    /// `throttle`: as many hosts at a time; 0 is no bound.
+    pub throttle: Option<Node>,
+    /// `delegate_to`: the host where it is done instead.
+    pub delegate_to: Option<Node>,
+    /// `delegate_facts`: a truth value; facts belong to the host where it is done.
+    pub delegate_facts: Option<Node>,
+    /// `any_errors_fatal`: a truth value.
+    pub any_errors_fatal: Option<Node>,
+    /// `ignore_unreachable`: a truth value.
+    pub ignore_unreachable: Option<Node>,
+}
+
+impl Crowd {
+    /// What holds for something inside of `outer`: the inner settings win.
+    pub fn under(&self, outer: &Crowd) -> Crowd {
+        let pick = |inner: &Option<Node>, outer: &Option<Node>| inner.clone().or_else(|| outer.clone());
+        Crowd {
+            run_once: pick(&self.run_once, &outer.run_once),
+            throttle: pick(&self.throttle, &outer.throttle),
+            delegate_to: pick(&self.delegate_to, &outer.delegate_to),
+            delegate_facts: pick(&self.delegate_facts, &outer.delegate_facts),
+            any_errors_fatal: pick(&self.any_errors_fatal, &outer.any_errors_fatal),
+            ignore_unreachable: pick(&self.ignore_unreachable, &outer.ignore_unreachable),
+        }
+    }
+
+    /// All templates in it.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        let all = [&self.run_once, &self.throttle, &self.delegate_to, &self.delegate_facts];
+        all.into_iter().chain([&self.any_errors_fatal, &self.ignore_unreachable]).flatten()
+    }
 }
 
 /// Who a task is done as.
@@ -79,6 +159,8 @@ pub struct Common {
     pub ignore_errors: Option<Node>,
     /// A truth value or a template.
     pub no_log: Option<Node>,
+    /// What is asked of hosts that come to the same task.
+    pub crowd: Crowd,
 }
 
 impl Common {
@@ -96,6 +178,7 @@ impl Common {
             },
             ignore_errors: self.ignore_errors.clone().or_else(|| outer.ignore_errors.clone()),
             no_log: self.no_log.clone().or_else(|| outer.no_log.clone()),
+            crowd: self.crowd.under(&outer.crowd),
         }
     }
 }
@@ -292,7 +375,8 @@ pub struct Visit<'a> {
 impl Play {
     /// What the play hands down to its tasks (its variables aside, which have a rank of their own).
     pub fn common(&self) -> Common {
-        Common { when: self.when.clone(), tags: self.tags.clone(), become_: self.become_.clone(), ..Common::default() }
+        let (become_, crowd) = (self.become_.clone(), self.crowd.clone());
+        Common { when: self.when.clone(), tags: self.tags.clone(), become_, crowd, ..Common::default() }
     }
 
     /// Every task in the order of running: `pre_tasks`, roles with their dependencies, `tasks`, `post_tasks`.

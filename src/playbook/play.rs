@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::keys::{self, Keys};
 use super::load::Loader;
-use super::model::{Common, Item, Origin, Play, Task};
+use super::model::{Common, Item, Order, Origin, Play, Rollout, Task};
 use crate::diag::{Diagnostic, Span};
 use crate::yaml::{Node, NodeValue, Spanned};
 
@@ -25,14 +25,16 @@ const PLAY: Keys = Keys {
         "become_user",
         "gather_facts",
         "tags",
+        "serial",
+        "max_fail_percentage",
+        "order",
+        "any_errors_fatal",
+        "ignore_unreachable",
+        "run_once",
+        "throttle",
     ],
     later: &[
-        ("serial", ""),
         ("strategy", ""),
-        ("order", ""),
-        ("any_errors_fatal", ""),
-        ("max_fail_percentage", ""),
-        ("ignore_unreachable", ""),
         ("ignore_errors", "put it in the tasks"),
         ("force_handlers", ""),
         ("environment", ""),
@@ -41,8 +43,6 @@ const PLAY: Keys = Keys {
         ("check_mode", ""),
         ("diff", ""),
         ("no_log", "put it in the tasks"),
-        ("run_once", ""),
-        ("throttle", ""),
         ("timeout", ""),
         ("gather_subset", "use `gather_facts: false` and a `setup` task"),
         ("gather_timeout", "use `gather_facts: false` and a `setup` task"),
@@ -125,6 +125,8 @@ impl Loader {
             gather_facts: None,
             tags: outer.tags.clone(),
             when: outer.when.clone(),
+            rollout: self.rollout(node),
+            crowd: self.crowd(node),
             span: node.span.clone(),
             origin: Arc::clone(&origin),
         };
@@ -162,6 +164,36 @@ impl Loader {
         }
         play.vars.extend(outer.vars.iter().cloned());
         Some(play)
+    }
+
+    /// `serial`, `max_fail_percentage` and `order`.
+    fn rollout(&mut self, node: &Node) -> Rollout {
+        let errors = &mut self.errors;
+        let mut rollout = Rollout::default();
+        if let Some(value) = node.get("serial") {
+            let sizes = match &value.value {
+                NodeValue::List(sizes) => sizes.as_slice(),
+                NodeValue::Null => &[],
+                _ => std::slice::from_ref(value),
+            };
+            rollout.serial = sizes.iter().filter_map(|size| keys::share("`serial`", size, errors)).collect();
+        }
+        if let Some(value) = node.get("max_fail_percentage") {
+            rollout.max_fail_percentage = keys::share("`max_fail_percentage`", value, errors);
+        }
+        if let Some(value) = node.get("order")
+            && let Some(order) = keys::text("`order`", value, errors)
+        {
+            match Order::NAMES.iter().find(|(name, _)| *name == order.value) {
+                Some((_, known)) => rollout.order = *known,
+                None => errors.push(
+                    Diagnostic::error(format!("there is no order `{}`", order.value))
+                        .at(&order.span)
+                        .nearest(&order.value, Order::NAMES.iter().map(|(name, _)| *name)),
+                ),
+            }
+        }
+        rollout
     }
 
     /// Handlers, with imports resolved and what they hand down written into each.

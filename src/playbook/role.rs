@@ -25,11 +25,25 @@ pub struct RoleFrom {
 
 const USE: Keys = Keys {
     what: "a role's entry",
-    known: &["role", "name", "when", "tags", "vars", "become", "become_user", "ignore_errors", "no_log"],
+    known: &[
+        "role",
+        "name",
+        "when",
+        "tags",
+        "vars",
+        "become",
+        "become_user",
+        "ignore_errors",
+        "no_log",
+        "throttle",
+        "run_once",
+        "delegate_to",
+        "delegate_facts",
+        "any_errors_fatal",
+        "ignore_unreachable",
+    ],
     later: &[
-        ("delegate_to", ""),
         ("environment", ""),
-        ("run_once", ""),
         ("src", "roles are not downloaded; put the role in a folder `roles/`"),
         ("scm", "roles are not downloaded; put the role in a folder `roles/`"),
         ("version", "roles are not downloaded; put the role in a folder `roles/`"),

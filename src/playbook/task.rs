@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::keys::{self, Keys};
 use super::load::Loader;
-use super::model::{Become, Block, Common, Item, LoopControl, Origin, Task};
+use super::model::{Become, Block, Common, Crowd, Item, LoopControl, Origin, Task};
 use super::parameters;
 use crate::diag::{Diagnostic, Span, nearest};
 use crate::modules;
@@ -37,22 +37,22 @@ const TASK: Keys = Keys {
         "become",
         "become_user",
         "no_log",
+        "throttle",
+        "run_once",
+        "delegate_to",
+        "delegate_facts",
+        "any_errors_fatal",
+        "ignore_unreachable",
     ],
     later: &[
         ("action", "write the module's name as the key: `copy: …`"),
         ("local_action", ""),
-        ("delegate_to", ""),
-        ("delegate_facts", ""),
-        ("run_once", ""),
         ("environment", ""),
         ("async", ""),
         ("poll", ""),
-        ("throttle", ""),
         ("timeout", ""),
         ("check_mode", ""),
         ("diff", ""),
-        ("any_errors_fatal", ""),
-        ("ignore_unreachable", ""),
         ("connection", "set `ansible_connection` in the inventory"),
         ("port", "set `ansible_port` in the inventory"),
         ("remote_user", "set `ansible_user` in the inventory"),
@@ -79,16 +79,19 @@ const BLOCK: Keys = Keys {
         "become_user",
         "ignore_errors",
         "no_log",
+        "throttle",
+        "run_once",
+        "delegate_to",
+        "delegate_facts",
+        "any_errors_fatal",
+        "ignore_unreachable",
     ],
     later: &[
         ("loop", "put the tasks in a file and loop over `include_tasks`"),
         ("register", "put it in the tasks"),
         ("notify", "put it in the tasks"),
-        ("delegate_to", ""),
-        ("run_once", ""),
         ("environment", ""),
         ("check_mode", ""),
-        ("any_errors_fatal", ""),
         ("become_method", "sudo is what is used; leave it out"),
         ("connection", "set `ansible_connection` in the inventory"),
         ("remote_user", "set `ansible_user` in the inventory"),
@@ -104,8 +107,23 @@ const LOOP_CONTROL: Keys = Keys {
 };
 
 /// What an `import_*` can have besides its parameters: it is gone before anything could be registered or retried.
-const BESIDE_IMPORT: [&str; 9] =
-    ["name", "when", "tags", "vars", "args", "become", "become_user", "ignore_errors", "no_log"];
+const BESIDE_IMPORT: [&str; 15] = [
+    "name",
+    "when",
+    "tags",
+    "vars",
+    "args",
+    "become",
+    "become_user",
+    "ignore_errors",
+    "no_log",
+    "throttle",
+    "run_once",
+    "delegate_to",
+    "delegate_facts",
+    "any_errors_fatal",
+    "ignore_unreachable",
+];
 
 impl Loader {
     /// The tasks of a list.
@@ -252,7 +270,22 @@ impl Loader {
             }
         }
         common.become_ = self.become_(node);
+        common.crowd = self.crowd(node);
         common
+    }
+
+    /// `run_once`, `throttle`, `delegate_to` and their like.
+    pub(super) fn crowd(&mut self, node: &Node) -> Crowd {
+        let errors = &mut self.errors;
+        let mut truth = |key: &str| node.get(key).and_then(|value| keys::truth(&format!("`{key}`"), value, errors));
+        Crowd {
+            run_once: truth("run_once"),
+            delegate_facts: truth("delegate_facts"),
+            any_errors_fatal: truth("any_errors_fatal"),
+            ignore_unreachable: truth("ignore_unreachable"),
+            throttle: node.get("throttle").and_then(|value| keys::number("`throttle`", value, errors)),
+            delegate_to: node.get("delegate_to").and_then(|value| keys::title("`delegate_to`", value, errors)),
+        }
     }
 
     /// `become` and `become_user`.

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Counts, Event, Finished, HostRecap, Recap, Reporter, clock};
+use super::{Counts, End, Event, Finished, HostRecap, Recap, Reporter, clock};
 use crate::agent::protocol::Status;
 
 /// One line of the output of `--output json`.
@@ -150,6 +150,9 @@ pub struct CountsLine {
     /// Why the machine must boot again.
     #[serde(default)]
     pub reboot: Vec<String>,
+    /// How its run ended.
+    #[serde(default)]
+    pub end: End,
 }
 
 impl From<&HostRecap> for CountsLine {
@@ -168,6 +171,7 @@ impl From<&HostRecap> for CountsLine {
             things_removed: host.removed,
             unknown: host.unknown,
             reboot: host.reboot.clone(),
+            end: host.end.clone(),
         }
     }
 }
@@ -182,6 +186,7 @@ impl From<&CountsLine> for HostRecap {
             removed: line.things_removed,
             unknown: line.unknown,
             reboot: line.reboot.clone(),
+            end: line.end.clone(),
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod text;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -179,6 +180,29 @@ pub struct Counts {
     pub ignored: usize,
 }
 
+/// How far a host came.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// All that was to be done there was done.
+    #[default]
+    Done,
+    /// A task failed there.
+    Failed {
+        /// Which.
+        task: String,
+    },
+    /// It could not be reached, or was lost.
+    Unreachable,
+    /// It was left in the middle because the run stopped.
+    Stopped {
+        /// The first task that was not begun, if that is known.
+        before: Option<String>,
+    },
+    /// The run stopped before its turn.
+    NeverBegun,
+}
+
 /// What the last lines say of one host.
 #[derive(Clone, Debug, Default)]
 pub struct HostRecap {
@@ -194,6 +218,8 @@ pub struct HostRecap {
     pub unknown: usize,
     /// Why it must boot again.
     pub reboot: Vec<String>,
+    /// How far it came.
+    pub end: End,
 }
 
 impl HostRecap {

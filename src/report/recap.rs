@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 
 use super::ranges;
 use super::text::{BOLD, DIM, GREEN, RED, YELLOW};
-use super::{Event, HostRecap, Recap};
+use super::{End, Event, HostRecap, Recap};
 use crate::agent::protocol::Status;
 
 /// Up to so many hosts have a line each.
@@ -55,7 +55,7 @@ pub fn text(recap: &Recap, troubles: &Troubles) -> String {
         .hosts
         .iter()
         .map(|(host, of_host)| (host.as_str(), of_host))
-        .filter(|(host, _)| !recap.never_begun.iter().any(|name| name == host))
+        .filter(|(_, of_host)| of_host.end != End::NeverBegun)
         .collect();
     if begun.len() + recap.never_begun.len() <= FEW {
         for (host, recap_of_host) in begun {
@@ -81,6 +81,7 @@ enum Went {
     NothingToChange,
     Changed,
     Unknown,
+    Stopped,
     Failed,
     Unreachable,
 }
@@ -88,7 +89,8 @@ enum Went {
 fn went(recap: &HostRecap) -> Went {
     match &recap.counts {
         counts if counts.unreachable > 0 => Went::Unreachable,
-        counts if counts.failed > 0 => Went::Failed,
+        counts if counts.failed > 0 || matches!(recap.end, End::Failed { .. }) => Went::Failed,
+        _ if matches!(recap.end, End::Stopped { .. }) => Went::Stopped,
         counts if counts.changed > 0 => Went::Changed,
         _ if recap.unknown > 0 => Went::Unknown,
         _ => Went::NothingToChange,
@@ -103,6 +105,7 @@ fn many(text: &mut String, begun: &[(&str, &HostRecap)], recap: &Recap, troubles
         (Went::NothingToChange, "nothing to change"),
         (Went::Changed, changed),
         (Went::Unknown, "unknown until applied"),
+        (Went::Stopped, "stopped"),
     ] {
         let count = of(which).count();
         if count == 0 {
@@ -178,7 +181,7 @@ pub(super) fn host_line(host: &str, recap: &HostRecap, plan: bool) -> String {
         parts.push(things(recap.added, recap.modified, recap.removed, plan));
     } else if counts.changed > 0 {
         parts.push(format!("{} {}", tasks(counts.changed), if plan { "would act" } else { "acted" }));
-    } else if counts.failed == 0 && counts.unreachable == 0 && recap.unknown == 0 {
+    } else if counts.failed == 0 && counts.unreachable == 0 && recap.unknown == 0 && recap.end == End::Done {
         parts.push(format!("{GREEN}nothing to change{GREEN:#}"));
     }
     if recap.unknown > 0 {
@@ -186,6 +189,15 @@ pub(super) fn host_line(host: &str, recap: &HostRecap, plan: bool) -> String {
     }
     if counts.failed > 0 {
         parts.push(format!("{RED}{} failed{RED:#}", tasks(counts.failed)));
+    }
+    match &recap.end {
+        // A host that fails with another one has no failed task of its own.
+        End::Failed { task } if counts.failed == 0 && counts.unreachable == 0 => {
+            parts.push(format!("{RED}failed{RED:#} with the other hosts at: {task}"));
+        }
+        End::Stopped { before: Some(task) } => parts.push(format!("{YELLOW}stopped{YELLOW:#} before: {task}")),
+        End::Stopped { before: None } => parts.push(format!("{YELLOW}stopped{YELLOW:#}")),
+        _ => {}
     }
     if counts.unreachable > 0 {
         parts.push(format!("{RED}unreachable{RED:#}"));

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::PlayRun;
+use super::crowd::Away;
 use super::guarded::Watched;
 use super::host::{Context, Flow, HostRun};
 use super::link::Link;
@@ -66,6 +67,8 @@ pub(super) struct Asked {
     pub hidden: bool,
     /// A saved plan must hold it.
     pub keep: bool,
+    /// It is done on another host.
+    pub away: Option<Away>,
     /// A large file that it is about, by its SHA-256.
     pub file: Option<(String, PathBuf)>,
 }
@@ -80,6 +83,11 @@ impl What {
 }
 
 impl Step {
+    /// The task that the agent was asked to do and has not answered.
+    pub(super) fn asked_task(&self) -> Option<&Task> {
+        self.what.task().filter(|_| matches!(self.state, State::Asked(_))).map(AsRef::as_ref)
+    }
+
     /// May its answer notify a handler?
     pub(super) fn may_notify(&self) -> bool {
         self.what.task().is_some_and(|task| !task.notify.is_empty())
@@ -100,7 +108,9 @@ impl HostRun<'_> {
     /// May tasks be sent before earlier ones have answered? Not where what a task does on the machine can change what
     /// this program reads here, and not where a failure is caught, as what follows is not yet known then.
     pub(super) fn may_go_ahead(&self) -> bool {
-        self.one_by_one == 0 && self.reach.as_ref().is_none_or(|reach| reach.kind != ConnectionKind::Local)
+        self.one_by_one == 0
+            && !self.crowd.alone
+            && self.reach.as_ref().is_none_or(|reach| reach.kind != ConnectionKind::Local)
     }
 
     /// Takes a task on its way, and asks for it if it must be asked for.
@@ -123,6 +133,9 @@ impl HostRun<'_> {
             self.vars.set.insert(name.value.clone(), Var::Unknown(AWAITED.into()));
         }
         self.ahead.push_back(step);
+        if self.ahead.back().is_some_and(Step::may_notify) {
+            self.note_pending();
+        }
         let told_at_once = matches!(self.ahead.front(), Some(Step { state: State::Over(_), .. }));
         if ends {
             self.catch_up(play)
@@ -200,8 +213,12 @@ impl HostRun<'_> {
     ) -> Flow {
         let finished = self.finished(id, &ended.outcome, begun.elapsed());
         let flow = ended.flow.clone();
-        match what {
-            What::Facts => self.facts_gathered(ended.outcome, finished),
+        let (task, before) = (what.task().cloned(), self.notified.clone());
+        let flow = match what {
+            What::Facts => {
+                let ignored = ended.outcome.status == Status::Unreachable && self.ignores_unreachable(context, play);
+                self.facts_gathered(ended.outcome, finished, ignored)
+            }
             What::Task(task) => {
                 let result = self.settle(&task, context, play, ended, finished);
                 self.register(&task, result.clone());
@@ -221,7 +238,9 @@ impl HostRun<'_> {
                 self.register(&task, result.clone());
                 self.way_on(&task, result, Flow::Next)
             }
-        }
+        };
+        self.told(task.as_ref(), context, play, &before, &flow);
+        flow
     }
 
     /// Keeps a result under its registered name, unless a later task that is on its way will.
@@ -249,12 +268,23 @@ impl HostRun<'_> {
 
     /// Asks and waits; nothing else is on its way.
     pub(super) fn ask_now(&mut self, asked: &Asked, id: &TaskId) -> Outcome {
+        match &asked.away {
+            Some(away) => self.ask_away(asked, away, id),
+            None => self.ask_here(asked, id),
+        }
+    }
+
+    pub(super) fn ask_here(&mut self, asked: &Asked, id: &TaskId) -> Outcome {
         if let Some(link) = &mut self.link {
             link.new_chain();
         }
         match self.send(asked) {
             Ok(()) => self.answer(asked, id),
-            Err(error) => Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() },
+            Err(error) => {
+                // Whoever does not give this host up begins anew.
+                self.link = None;
+                Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() }
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 
 use super::render::Render;
 use super::vars::Stored;
-use super::{HostStart, PlayRun};
+use super::{HostPlan, PlayRun};
 use crate::diag::{Diagnostic, nearest};
 use crate::playbook::{Common, Task};
 use crate::template::TemplateError;
@@ -42,7 +42,7 @@ const OURS: &[&str] = &[
 /// One error for every use of a variable that is defined nowhere for some host of the play.
 pub(super) fn undefined_variables(
     plays: &[PlayRun],
-    hosts: &IndexMap<String, HostStart>,
+    hosts: &IndexMap<String, HostPlan>,
     extra_vars: &Stored,
     render: &Render,
 ) -> Vec<Diagnostic> {
@@ -97,22 +97,19 @@ pub(super) fn undefined_variables(
             if known.contains(&name) || local.contains(&name) || name.starts_with("ansible_") {
                 continue;
             }
-            let lacking = run.hosts.iter().find(|host| {
-                hosts
-                    .get(*host)
-                    .is_some_and(|start| !start.inventory.contains_key(&name) && !start.magic.contains_key(&name))
-            });
+            let lacking =
+                run.hosts.iter().find(|host| hosts.get(*host).is_some_and(|plan| !plan.names.contains(&name)));
             let Some(host) = lacking else { continue };
             let everybody_lacks =
-                !run.hosts.iter().any(|host| hosts.get(host).is_some_and(|start| start.inventory.contains_key(&name)));
+                !run.hosts.iter().any(|host| hosts.get(host).is_some_and(|plan| plan.names.contains(&name)));
             let message = if everybody_lacks {
                 format!("`{name}` is undefined")
             } else {
                 format!("`{name}` is undefined for the host `{host}`")
             };
             let mut names: Vec<&str> = known.iter().map(String::as_str).collect();
-            if let Some(start) = hosts.get(host) {
-                names.extend(start.inventory.keys().map(String::as_str));
+            if let Some(plan) = hosts.get(host) {
+                names.extend(plan.names.iter().map(String::as_str));
             }
             names.sort_unstable();
             let nearest = nearest(&name, names).map(str::to_string);
@@ -178,6 +175,7 @@ impl Uses<'_> {
             }
             _ => self.template(&task.params, &guarded),
         }
+        common.crowd.nodes().for_each(|node| self.template(node, &guarded));
         let others = task.loop_.iter().chain(&task.notify).chain(&task.loop_control.label);
         others.chain(&task.name).for_each(|node| self.template(node, &guarded));
     }

@@ -33,7 +33,7 @@ const LARGE: u64 = 1 << 20;
 const DEEPEST_INCLUDE: usize = 50;
 
 impl HostRun<'_> {
-    pub(super) fn dispatch(&mut self, task: &Task, context: &Context, play: &PlayRun, id: &TaskId) -> Ended {
+    pub(super) fn dispatch_here(&mut self, task: &Task, context: &Context, play: &PlayRun, id: &TaskId) -> Ended {
         let ended = match (task.module.name, &task.module.side) {
             ("debug", _) => self.debug(task, context, play),
             ("assert", _) => self.assert(task, context, play),
@@ -232,6 +232,7 @@ impl HostRun<'_> {
                 },
                 ignore_errors: apply.get("ignore_errors").cloned(),
                 no_log: apply.get("no_log").cloned(),
+                crowd: Default::default(),
             };
             below.common = inner.under(&below.common);
         }
@@ -401,7 +402,7 @@ impl HostRun<'_> {
             no_log: hidden,
             expect: None,
         };
-        let asked = Some(Box::new(Asked { request, hidden, keep: true, file: None }));
+        let asked = Some(Box::new(Asked { request, hidden, keep: true, file: None, away: None }));
         Ok(Ended { asked, ..Ended::new(Outcome::default()) })
     }
 

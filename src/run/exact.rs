@@ -15,7 +15,7 @@ use crate::agent::protocol::{Become, Mode, Outcome, Status};
 use crate::diag::Diagnostic;
 use crate::host::Error;
 use crate::inventory::Inventory;
-use crate::report::{Event, Recap, Sink};
+use crate::report::{Event, Sink};
 
 /// What came of one host's check: nothing, or the task that would be different now and why.
 type Moved = Option<(usize, Error)>;
@@ -58,6 +58,11 @@ pub fn execute(plan: &SavedPlan, settings: &Settings, sink: &Arc<Sink>) -> Resul
         hashes: super::Hashes::default(),
         extra_vars: none,
         shared_magic: inventory.shared_magic().clone().into_iter().collect(),
+        words: Default::default(),
+        peers: super::peers::Peers::new(std::sync::Arc::new(inventory), None, Default::default(), false),
+        throttles: Default::default(),
+        interrupt: settings.interrupt.clone(),
+        ledger: None,
     };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(settings.forks.clamp(1, starts.len().max(1)))
@@ -67,7 +72,7 @@ pub fn execute(plan: &SavedPlan, settings: &Settings, sink: &Arc<Sink>) -> Resul
     sink.event(Event::Play { name: "the saved plan".into(), hosts: names });
     let runs: Vec<HostRun<'_>> =
         pool.install(|| starts.par_iter().map(|(host, start)| one_host(host, start, &shared)).collect());
-    let mut finish = Finish { recap: Recap::default(), hosts: Vec::new(), unsavable: Vec::new() };
+    let mut finish = Finish { interrupted: settings.interrupt.is_raised(), ..Finish::default() };
     for run in runs {
         finish.recap.hosts.insert(run.name.clone(), run.recap);
     }
@@ -90,7 +95,7 @@ fn one_host<'a>(saved: &SavedHost, start: &HostStart, shared: &'a Shared) -> Hos
                 let begun = Instant::now();
                 let user = user_of(task.user.as_deref(), start, shared);
                 let request = task.request(user, true);
-                let asked = Asked { request, hidden: task.no_log, keep: false, file: None };
+                let asked = Asked { request, hidden: task.no_log, keep: false, file: None, away: None };
                 let outcome = host.ask_now(&asked, &task.id(&saved.name));
                 let over = matches!(outcome.status, Status::Failed | Status::Unreachable | Status::Unknown);
                 tell_after(&mut host, saved, index, outcome, begun);

@@ -9,6 +9,7 @@ use indexmap::{IndexMap, IndexSet};
 use serde_json::{Map, Value, json};
 
 use super::ahead::Step;
+use super::crowd::Own;
 use super::link::Link;
 use super::saved::SavedTask;
 use super::vars::{HostVars, Layer, Scope};
@@ -65,6 +66,14 @@ impl Context {
 /// A handler and the use of the role it comes from.
 pub(super) type Handler = (Option<Arc<RoleUse>>, Arc<Task>);
 
+/// Is this a handler's name or a topic that it listens to?
+pub(super) fn is_called((use_, handler): &Handler, name: &str) -> bool {
+    let title = handler.title();
+    title == name
+        || use_.as_ref().is_some_and(|use_| format!("{} : {title}", use_.role.head.name) == name)
+        || handler.listen.iter().any(|topic| topic.as_str() == Some(name))
+}
+
 /// One host during a whole run.
 pub(super) struct HostRun<'a> {
     pub name: String,
@@ -97,6 +106,8 @@ pub(super) struct HostRun<'a> {
     pub unsavable: Vec<String>,
     /// Includes nest; a file that includes itself without end must stop somewhere.
     pub depth: usize,
+    /// Its place among the others, in the play that it is in.
+    pub crowd: Own,
 }
 
 impl<'a> HostRun<'a> {
@@ -122,6 +133,7 @@ impl<'a> HostRun<'a> {
             saved: Vec::new(),
             unsavable: Vec::new(),
             depth: 0,
+            crowd: Own::default(),
         }
     }
 
@@ -131,17 +143,17 @@ impl<'a> HostRun<'a> {
         self.handlers = play.play.all_handlers();
         self.notified.clear();
         self.roles_done.clear();
-        self.vars.magic.share("ansible_play_hosts", Arc::clone(&play.host_names));
+        self.play_magic(play);
         self.vars.magic.insert("ansible_play_name", play.title.as_str());
         self.vars.magic.insert("ansible_check_mode", self.shared.mode == Mode::Plan);
-        let flow = self.whole_play(play);
+        let flow = self.play_to_the_end(play);
         if matches!(flow, Flow::Failed { .. }) {
             self.given_up = true;
         }
         self.shared.sink.event(Event::HostDone { host: self.name.clone() });
     }
 
-    fn whole_play(&mut self, play: &PlayRun) -> Flow {
+    pub(super) fn whole_play(&mut self, play: &PlayRun) -> Flow {
         let context = Context { common: play.play.common(), ..Context::default() };
         if let Some(flow) = self.read_vars_files(play, &context) {
             return flow;
@@ -268,6 +280,7 @@ impl<'a> HostRun<'a> {
         while !self.notified.is_empty() {
             let mut due: Vec<usize> = self.notified.drain(..).collect();
             due.sort_unstable();
+            self.crowd.flushing.clone_from(&due);
             for index in due {
                 let Some((use_, handler)) = self.handlers.get(index).cloned() else { continue };
                 let context = match &use_ {
@@ -282,11 +295,13 @@ impl<'a> HostRun<'a> {
                 };
                 let flow = self.handler(&handler, &context, play);
                 if flow != Flow::Next {
+                    self.flush_broken();
                     return flow;
                 }
             }
             let flow = self.catch_up(play);
             if flow != Flow::Next {
+                self.flush_broken();
                 return flow;
             }
         }
@@ -296,16 +311,10 @@ impl<'a> HostRun<'a> {
     /// Takes a notification to all handlers of this name or topic; says if there is none.
     pub(super) fn notify(&mut self, name: &str) -> Result<(), String> {
         let mut found = false;
-        let title_of = |(use_, handler): &Handler| -> bool {
-            let title = handler.title();
-            title == name
-                || use_.as_ref().is_some_and(|use_| format!("{} : {title}", use_.role.head.name) == name)
-                || handler.listen.iter().any(|topic| topic.as_str() == Some(name))
-        };
         for (index, handler) in self.handlers.iter().enumerate() {
             // By name the first is meant; a topic reaches all that listen.
             let listens = handler.1.listen.iter().any(|topic| topic.as_str() == Some(name));
-            if title_of(handler) && (listens || !found) {
+            if is_called(handler, name) && (listens || !found) {
                 self.notified.insert(index);
                 found = true;
             }
@@ -318,9 +327,12 @@ impl<'a> HostRun<'a> {
         let mut scope = Scope::default();
         if self.is_ahead() {
             scope.push(Layer::Awaited("vfio_provision_reboot_reasons"));
+            // A host may ask for its own.
+            scope.push(Layer::Awaited("hostvars"));
         }
         scope.push(Layer::Known(&self.vars.magic));
         scope.push(Layer::Known(&self.shared.shared_magic));
+        scope.push(Layer::Vars(&self.shared.words));
         if let Some(words) = &context.words {
             scope.push(Layer::Final(words));
         }
@@ -367,6 +379,11 @@ impl<'a> HostRun<'a> {
         } else {
             self.reboot.insert(task, reasons);
         }
+        self.tell_reboot();
+    }
+
+    /// Puts the reasons to boot again where tasks and people see them.
+    pub(super) fn tell_reboot(&mut self) {
         let reasons = self.reboot_reasons();
         self.vars.magic.insert("vfio_provision_reboot_reasons", json!(reasons));
         self.recap.reboot = reasons;

@@ -1,20 +1,28 @@
 //! Who goes when: plays in order, hosts side by side, each task with finished parameters to its agent; events out.
 
 mod ahead;
+mod batch;
 mod check;
 mod comeback;
+mod crowd;
 mod dispatch;
 mod exact;
 mod extra_vars;
+pub mod guard;
 mod guarded;
 mod host;
+pub mod interrupt;
 mod link;
 mod list;
 mod lock;
+mod peers;
 mod prelude;
 mod render;
+mod resume;
 mod rollback;
+mod rollout;
 mod saved;
+pub mod shard;
 mod tags;
 mod task;
 mod vars;
@@ -26,26 +34,31 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use indexmap::IndexMap;
-use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::agent::protocol::{Hello, MachineKind, Mode};
 use crate::diag::Diagnostic;
 use crate::inventory::{Connection, Inventory};
 use crate::playbook::{LoadOptions, Loader, Play, RoleUse, Site};
-use crate::report::{Event, HostRecap, Recap, Sink};
+use crate::report::{Event, Recap, Sink};
+use crate::template::Var;
 use crate::transport::ask::Terminal;
 use crate::vault::Vault;
+use batch::{Pace, Throttles};
 use host::HostRun;
 use lock::Lock;
+use peers::Peers;
 use render::Render;
 use vars::{Layer, Scope, Stored};
 use ways::Ways;
 
 pub use exact::execute as execute_saved;
+pub use interrupt::Interrupt;
 pub use list::Lists;
+pub use resume::State as Resume;
 pub use rollback::{Asked, Machines, Runs};
 pub use saved::{SavedHost, SavedPlan};
+pub use shard::Shard;
 
 /// What the command line says about a run.
 #[derive(Clone, Debug, Default)]
@@ -78,6 +91,12 @@ pub struct Settings {
     pub verbose: u8,
     /// `--roles-path`.
     pub roles_path: Vec<PathBuf>,
+    /// `--shard`.
+    pub shard: Option<Shard>,
+    /// `--resume`: a file, or `last`.
+    pub resume: Option<String>,
+    /// Whether the user wants it to end.
+    pub interrupt: Interrupt,
     /// `--wait-for-lock`.
     pub wait_for_lock: u64,
 }
@@ -97,12 +116,25 @@ pub struct Prepared {
     extra_vars: Stored,
     /// The magic variables that all hosts share.
     shared_magic: Stored,
-    hosts: IndexMap<String, HostStart>,
+    inventory: Arc<Inventory>,
+    hosts: IndexMap<String, HostPlan>,
+    /// What this run is, should another have to go on after it.
+    origin: resume::Origin,
+    /// The run that this one goes on after.
+    resume: Option<Resume>,
     /// What the user should know and nothing stops for.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// What is known of a host before a run.
+/// What is known of a host while its turn has not come: with many hosts this must be little.
+struct HostPlan {
+    /// The names of its variables; hosts with the same ones share them.
+    names: Arc<HashSet<String>>,
+    /// The first play that it is in.
+    play: usize,
+}
+
+/// What is known of a host when its turn comes.
 struct HostStart {
     inventory: Arc<Stored>,
     magic: Stored,
@@ -119,6 +151,8 @@ struct PlayRun {
     host_names: Arc<Value>,
     /// All roles it is known to use, for their variables.
     roles: Vec<Arc<RoleUse>>,
+    /// Batches and their order.
+    pace: Pace,
 }
 
 /// What all hosts of a run share.
@@ -138,6 +172,14 @@ struct Shared {
     extra_vars: Stored,
     /// The magic variables that all hosts share: `groups`, which grows with their number.
     shared_magic: Stored,
+    /// `hostvars`.
+    words: IndexMap<String, Var>,
+    /// What hosts know of each other.
+    peers: Arc<Peers>,
+    throttles: Throttles,
+    interrupt: Interrupt,
+    /// The hosts that are not done; none in a dry run.
+    ledger: Option<Arc<resume::Ledger>>,
 }
 
 impl Shared {
@@ -193,6 +235,7 @@ fn who() -> String {
 }
 
 /// What a run leaves.
+#[derive(Default)]
 pub struct Finish {
     /// The counts.
     pub recap: Recap,
@@ -200,6 +243,10 @@ pub struct Finish {
     pub hosts: Vec<SavedHost>,
     /// Tasks that a saved plan can't hold, as `host: task`.
     pub unsavable: Vec<String>,
+    /// The user ended it.
+    pub interrupted: bool,
+    /// How many hosts `--resume` would go on with; 0 in a dry run.
+    pub left: usize,
 }
 
 impl Finish {
@@ -222,7 +269,7 @@ impl Finish {
 /// # Errors
 /// Everything that is wrong, each with its place.
 pub fn prepare(settings: Settings) -> Result<Prepared, Vec<Diagnostic>> {
-    let inventory = Inventory::load_with(&settings.inventories, Arc::clone(&settings.vault))?;
+    let inventory = Arc::new(Inventory::load_with(&settings.inventories, Arc::clone(&settings.vault))?);
     let mut loader = Loader::new(LoadOptions { roles_path: settings.roles_path.clone() });
     loader = loader.with_vault(Arc::clone(&settings.vault));
     let site = loader.load(&settings.playbooks)?;
@@ -238,13 +285,31 @@ pub fn prepare(settings: Settings) -> Result<Prepared, Vec<Diagnostic>> {
             Err(error) => errors.push(error),
         }
     }
+    let origin = resume::Origin::of(&settings, loader.files());
+    let resume = match settings.resume.as_deref().map(|which| Resume::read(which, &settings, &origin)).transpose() {
+        Ok(resume) => resume,
+        Err(error) => return Err(vec![error]),
+    };
+    if let Some(resume) = &resume {
+        for run in &mut runs {
+            run.keep(|host| resume.hosts.contains_key(host));
+        }
+    }
     let mut hosts = IndexMap::new();
-    for play in &runs {
+    let mut sorts: HashMap<Vec<String>, Arc<HashSet<String>>> = HashMap::new();
+    for (index, play) in runs.iter().enumerate() {
         for name in &play.hosts {
             if !hosts.contains_key(name) {
                 match host_start(name, Some(&play.play.origin.playbook_folder), &inventory, &extra_vars, &render) {
                     Ok(start) => {
-                        hosts.insert(name.clone(), start);
+                        let names: Vec<String> = start.inventory.keys().cloned().collect();
+                        let names = match sorts.get(&names) {
+                            Some(known) => Arc::clone(known),
+                            None => Arc::clone(
+                                sorts.entry(names.clone()).or_insert_with(|| Arc::new(names.into_iter().collect())),
+                            ),
+                        };
+                        hosts.insert(name.clone(), HostPlan { names, play: index });
                     }
                     // A file of group_vars that is wrong is wrong for each host of the group.
                     Err(error) if errors.contains(&error) => {}
@@ -267,7 +332,7 @@ pub fn prepare(settings: Settings) -> Result<Prepared, Vec<Diagnostic>> {
     }
     let loader = Arc::new(Mutex::new(loader));
     let shared_magic = inventory.shared_magic().clone().into_iter().collect();
-    Ok(Prepared { settings, loader, plays: runs, extra_vars, shared_magic, hosts, warnings })
+    Ok(Prepared { settings, loader, plays: runs, extra_vars, shared_magic, inventory, hosts, origin, resume, warnings })
 }
 
 fn play_run(
@@ -290,15 +355,28 @@ fn play_run(
     let hosts = inventory
         .matching(&pattern, settings.limit.as_deref())
         .map_err(|error| error.at_if_unknown(&play.hosts.span))?;
-    let hosts: Vec<String> = hosts.into_iter().map(|name| name.to_string()).collect();
+    let mine = settings.shard.map(|shard| shard.hosts(inventory.hosts()));
+    // The controller's own `localhost` is in no inventory: each shard's controller has one.
+    let known: HashSet<&str> = mine.iter().flat_map(|_| inventory.hosts()).collect();
+    let is_mine = |host: &&str| mine.as_ref().is_none_or(|mine| mine.contains(host) || !known.contains(host));
+    let hosts: Vec<String> = hosts.into_iter().filter(is_mine).map(str::to_string).collect();
     let host_names = Arc::new(json!(hosts));
+    let pace = Pace::of(&play.rollout, render, &scope)?;
     let title = match play.name.as_ref().and_then(|node| node.as_str().map(|name| (name, node))) {
         // A name may use what only hosts know; it is only a name.
         Some((name, node)) => text(name, &node.span).unwrap_or_else(|_| name.to_string()),
         None => pattern,
     };
     let roles = play.all_roles();
-    Ok(PlayRun { play: Arc::new(play), title, hosts, host_names, roles })
+    Ok(PlayRun { play: Arc::new(play), title, hosts, host_names, roles, pace })
+}
+
+impl PlayRun {
+    /// Only hosts that are wanted.
+    fn keep(&mut self, wanted: impl Fn(&str) -> bool) {
+        self.hosts.retain(|host| wanted(host));
+        self.host_names = Arc::new(json!(self.hosts));
+    }
 }
 
 fn host_start(
@@ -337,63 +415,66 @@ impl Prepared {
         self.hosts.is_empty()
     }
 
-    /// Plans or applies; all that happens goes to the sink.
-    ///
-    /// # Errors
-    /// When the lock file can't be read or no threads can be had; nothing was touched then.
-    pub fn execute(&self, mode: Mode, sink: &Arc<Sink>) -> Result<Finish, Diagnostic> {
-        let shared = self.shared(mode, sink)?;
-        let mut hosts: IndexMap<&str, HostRun<'_>> =
-            self.hosts.iter().map(|(name, start)| (name.as_str(), start.begin(name, &shared))).collect();
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(self.settings.forks.clamp(1, self.hosts.len().max(1)))
-            .build()
-            .map_err(|e| Diagnostic::error(format!("can't start threads: {e}")))?;
-        for play in &self.plays {
-            let meant: HashSet<&str> = play.hosts.iter().map(String::as_str).collect();
-            let mut going: Vec<&mut HostRun<'_>> =
-                hosts.values_mut().filter(|host| !host.given_up && meant.contains(host.name.as_str())).collect();
-            let names = going.iter().map(|host| host.name.clone()).collect();
-            sink.event(Event::Play { name: play.title.clone(), hosts: names });
-            pool.install(|| going.par_iter_mut().for_each(|host| host.play(play)));
-        }
-        let mut finish =
-            Finish { recap: Recap { plan: mode == Mode::Plan, ..Recap::default() }, hosts: vec![], unsavable: vec![] };
-        for (name, host) in hosts {
-            finish.unsavable.extend(host.unsavable.iter().map(|task| format!("{name}: {task}")));
-            finish.hosts.push(SavedHost { name: name.to_string(), tasks: host.saved });
-            finish.recap.hosts.insert(name.to_string(), host.recap);
-        }
-        sink.recap(&finish.recap);
-        Ok(finish)
-    }
-
     fn shared(&self, mode: Mode, sink: &Arc<Sink>) -> Result<Shared, Diagnostic> {
-        for start in self.hosts.values() {
-            start.connection.secrets().for_each(|secret| sink.hide(secret));
-        }
         if let Some(password) = &self.settings.become_password {
             sink.hide(password);
         }
+        let run = run_name();
+        let settings = &self.settings;
+        let playbook_folder = self.plays.first().map(|play| play.play.origin.playbook_folder.clone());
+        let kept = peers::worth_keeping(self.hosts.len(), &self.files_with_templates());
+        let peers = Peers::new(Arc::clone(&self.inventory), playbook_folder, self.extra_vars.clone(), kept);
+        let names = self.hosts.keys().map(String::as_str);
+        let ledger = (mode == Mode::Apply)
+            .then(|| resume::Ledger::new(&run, settings, self.origin.clone(), self.resume.as_ref(), names))
+            .map(Arc::new);
         Ok(Shared {
-            options: self.settings.clone(),
+            options: settings.clone(),
             mode,
-            run: run_name(),
+            run,
             from: who(),
             loader: Arc::clone(&self.loader),
             render: Render::with(&self.settings.vault),
             sink: Arc::clone(sink),
-            lock: Lock::beside(self.settings.inventories.first().map(PathBuf::as_path))?,
+            lock: Lock::beside(settings.inventories.first().map(PathBuf::as_path))?,
             hashes: Hashes::default(),
             ways: ways_of(&self.settings, sink),
             extra_vars: self.extra_vars.clone(),
             shared_magic: self.shared_magic.clone(),
+            words: peers.words(),
+            peers,
+            throttles: Throttles::default(),
+            interrupt: settings.interrupt.clone(),
+            ledger,
         })
+    }
+
+    /// Where templates may stand that are rendered for a host.
+    fn files_with_templates(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self.settings.playbooks.clone();
+        let loader = self.loader.lock().unwrap_or_else(|broken| broken.into_inner());
+        files.extend(loader.files().map(Path::to_path_buf));
+        for play in &self.plays {
+            files.extend(play.roles.iter().map(|use_| use_.role.head.path.clone()));
+        }
+        let beside = |path: &PathBuf| path.parent().unwrap_or(Path::new("")).to_path_buf();
+        let mut folders: Vec<PathBuf> = self.settings.playbooks.iter().map(beside).collect();
+        folders.extend(self.settings.inventories.iter().map(beside));
+        files.extend(self.settings.inventories.iter().cloned());
+        for folder in folders {
+            for name in ["group_vars", "host_vars", "templates", "tasks", "vars", "roles"] {
+                files.push(folder.join(name));
+            }
+        }
+        files.sort();
+        files.dedup();
+        files
     }
 }
 
 impl HostStart {
     fn begin<'a>(&self, name: &str, shared: &'a Shared) -> HostRun<'a> {
+        self.connection.secrets().for_each(|secret| shared.sink.hide(secret));
         let mut host = HostRun::new(name, shared);
         host.vars.inventory = Arc::clone(&self.inventory);
         host.vars.magic = self.magic.clone();
@@ -401,7 +482,6 @@ impl HostStart {
         host.vars.magic.insert("omit", render::OMIT);
         host.reach = Some(self.connection.clone());
         host.inventory_folder = self.folder.clone();
-        host.recap = HostRecap::default();
         host
     }
 }

@@ -28,7 +28,7 @@ impl HostRun<'_> {
     }
 
     /// Something that no task of the user's does has failed.
-    fn give_up(&mut self, id: TaskId, trouble: Trouble) -> Flow {
+    pub(super) fn give_up(&mut self, id: TaskId, trouble: Trouble) -> Flow {
         let outcome = Outcome {
             status: Status::Failed,
             error: Some(crate::host::Error::failed(trouble.to_string())),
@@ -98,7 +98,7 @@ impl HostRun<'_> {
             no_log: false,
             expect: None,
         };
-        let state = State::Asked(Box::new(Asked { request, hidden: false, keep: false, file: None }));
+        let state = State::Asked(Box::new(Asked { request, hidden: false, keep: false, file: None, away: None }));
         let step = Step { what: What::Facts, context: context.clone(), id, begun: Instant::now(), state };
         match self.push(step, play) {
             Flow::Next if !self.may_go_ahead() => self.catch_up(play),
@@ -107,13 +107,18 @@ impl HostRun<'_> {
     }
 
     /// Facts have come, or have not.
-    pub(super) fn facts_gathered(&mut self, mut outcome: Outcome, mut finished: Finished) -> Flow {
+    pub(super) fn facts_gathered(&mut self, mut outcome: Outcome, mut finished: Finished, ignored: bool) -> Flow {
+        finished.ignored = ignored;
         finished.result = Value::Object(std::mem::take(&mut outcome.result));
         let task = finished.id.task.clone();
         self.shared.sink.event(Event::Finished(Box::new(finished)));
         match outcome.status {
             Status::Ok => {
                 self.recap.counts.ok += 1;
+                Flow::Next
+            }
+            Status::Unreachable if ignored => {
+                self.recap.counts.ignored += 1;
                 Flow::Next
             }
             Status::Unreachable => {

@@ -69,15 +69,15 @@ impl HostRun<'_> {
             }
             self.started = true;
         }
-        self.run_task(task, context.with(common), play)
+        self.among_others(task, context.with(common), play)
     }
 
     /// A handler runs whatever the tags are: it was notified.
     pub(super) fn handler(&mut self, task: &Arc<Task>, context: &Context, play: &PlayRun) -> Flow {
-        self.run_task(task, context.under(&task.common), play)
+        self.among_others(task, context.under(&task.common), play)
     }
 
-    fn run_task(&mut self, task: &Arc<Task>, context: Context, play: &PlayRun) -> Flow {
+    pub(super) fn run_task(&mut self, task: &Arc<Task>, context: Context, play: &PlayRun) -> Flow {
         let Some(loop_) = &task.loop_ else {
             let begun = Instant::now();
             let (id, state) = match self.begin(task, &context, play, None) {
@@ -227,7 +227,10 @@ impl HostRun<'_> {
             }
             left -= 1;
             attempts += 1;
-            std::thread::sleep(self.delay(task, context, play));
+            if !self.shared.interrupt.sleep(self.delay(task, context, play)) {
+                left = 0;
+                break;
+            }
             ended = self.attempt(task, context, play, &id);
         }
         let tried_all = attempts > 1 && left == 0 && !task.until.is_empty();
@@ -348,14 +351,16 @@ impl HostRun<'_> {
     ) -> Value {
         let Ended { mut outcome, silent, .. } = ended;
         let status = outcome.status;
-        let ignored = status == Status::Failed && {
-            let scope = self.scope(play, context);
-            context
-                .common
-                .ignore_errors
-                .as_ref()
-                .is_some_and(|node| self.shared.render.truth(node, &scope).unwrap_or(false))
-        };
+        let lost = status == Status::Unreachable && !self.ignores_unreachable(context, play);
+        let ignored = (status == Status::Unreachable && !lost)
+            || status == Status::Failed && {
+                let scope = self.scope(play, context);
+                context
+                    .common
+                    .ignore_errors
+                    .as_ref()
+                    .is_some_and(|node| self.shared.render.truth(node, &scope).unwrap_or(false))
+            };
         self.count(status, ignored, silent);
         if !silent {
             self.recap.count(&outcome.diffs);
@@ -378,6 +383,9 @@ impl HostRun<'_> {
         result.insert("changed".into(), matches!(status, Status::Changed | Status::WouldChange).into());
         result.insert("failed".into(), (status == Status::Failed || status == Status::Unreachable).into());
         result.insert("skipped".into(), (status == Status::Skipped).into());
+        if status == Status::Unreachable {
+            result.insert("unreachable".into(), true.into());
+        }
         if ignored {
             result.insert("ignored".into(), true.into());
         }
@@ -408,7 +416,7 @@ impl HostRun<'_> {
         if !silent {
             self.shared.sink.event(Event::Finished(Box::new(finished)));
         }
-        if status == Status::Unreachable {
+        if lost {
             self.given_up = true;
         }
         Value::Object(result)
@@ -423,7 +431,7 @@ impl HostRun<'_> {
                 counts.ok += 1;
                 counts.changed += 1;
             }
-            Status::Failed if ignored => {
+            Status::Failed | Status::Unreachable if ignored => {
                 counts.ok += 1;
                 counts.ignored += 1;
             }

@@ -23,10 +23,6 @@ impl Stored {
     pub fn share(&mut self, name: impl Into<String>, value: Arc<Value>) {
         self.0.insert(name.into(), value);
     }
-    /// Is there one of this name?
-    pub fn contains_key(&self, name: &str) -> bool {
-        self.0.contains_key(name)
-    }
     /// One, to change it.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Value> {
         self.0.get_mut(name).map(Arc::make_mut)
@@ -45,6 +41,25 @@ impl Stored {
     }
     fn get(&self, name: &str) -> Option<Arc<Value>> {
         self.0.get(name).map(Arc::clone)
+    }
+    fn since(&self, before: &Stored) -> Stored {
+        let new = |name: &str, value: &Arc<Value>| !before.0.get(name).is_some_and(|old| Arc::ptr_eq(old, value));
+        let changed = self.0.iter().filter(|(name, value)| new(name, value));
+        Stored(changed.map(|(name, value)| (name.clone(), Arc::clone(value))).collect())
+    }
+    /// Takes over the other's, which count more.
+    fn merge(&mut self, other: &Stored) {
+        match self.0.get_mut("ansible_facts").map(Arc::make_mut) {
+            // Facts are also members of `ansible_facts`, and those of two tasks belong together.
+            Some(Value::Object(all)) => {
+                if let Some(Value::Object(more)) = other.0.get("ansible_facts").map(Arc::as_ref) {
+                    all.extend(more.iter().map(|(name, value)| (name.clone(), value.clone())));
+                }
+            }
+            _ => self.0.extend(other.0.get_key_value("ansible_facts").map(|(n, v)| (n.clone(), Arc::clone(v)))),
+        }
+        let others = other.0.iter().filter(|(name, _)| *name != "ansible_facts");
+        self.0.extend(others.map(|(name, value)| (name.clone(), Arc::clone(value))));
     }
 }
 
@@ -166,10 +181,125 @@ pub struct HostVars {
     pub vars_files: Stored,
 }
 
+/// What was known of a host at some time; values are shared, not copied.
+pub struct Mark {
+    facts: Stored,
+    set: IndexMap<String, Var>,
+    included: Stored,
+}
+
+/// What came to be known of a host since then.
+#[derive(Clone, Default)]
+pub struct Delta {
+    facts: Stored,
+    set: IndexMap<String, Var>,
+    included: Stored,
+}
+
+impl HostVars {
+    /// What is known now.
+    pub fn mark(&self) -> Mark {
+        Mark { facts: self.facts.clone(), set: self.set.clone(), included: self.included.clone() }
+    }
+
+    /// What came since.
+    pub fn since(&self, mark: &Mark) -> Delta {
+        Delta {
+            facts: self.facts.since(&mark.facts),
+            set: self
+                .set
+                .iter()
+                .filter(|(name, var)| !mark.set.get(*name).is_some_and(|before| same(before, var)))
+                .map(|(name, var)| (name.clone(), var.clone()))
+                .collect(),
+            included: self.included.since(&mark.included),
+        }
+    }
+
+    /// Takes over what another host came to know.
+    pub fn take(&mut self, delta: &Delta) {
+        self.facts.merge(&delta.facts);
+        self.included.merge(&delta.included);
+        self.set.extend(delta.set.iter().map(|(name, var)| (name.clone(), var.clone())));
+    }
+
+    /// How many variables of each sort there are.
+    pub fn sizes(&self) -> [usize; 3] {
+        [self.facts.0.len(), self.set.len(), self.included.0.len()]
+    }
+
+    /// All of it that is there already, to be kept elsewhere.
+    pub fn all(&self) -> Delta {
+        let there = |var: &Var| !matches!(var, Var::Unknown(why) if why == AWAITED);
+        let set = self.set.iter().filter(|(_, var)| there(var)).map(|(name, var)| (name.clone(), var.clone()));
+        Delta { facts: self.facts.clone(), set: set.collect(), included: self.included.clone() }
+    }
+
+    /// Goes back to how it was.
+    pub fn back_to(&mut self, mark: Mark) {
+        self.facts = mark.facts;
+        self.set = mark.set;
+        self.included = mark.included;
+    }
+}
+
+impl Delta {
+    /// The layers, the strongest first.
+    pub fn layers(&self) -> [Layer<'_>; 3] {
+        [Layer::Vars(&self.set), Layer::Raw(&self.included), Layer::Known(&self.facts)]
+    }
+
+    /// Is there nothing new?
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.facts.is_empty() && self.set.is_empty() && self.included.is_empty()
+    }
+
+    /// Adds what is newer.
+    pub fn add(&mut self, newer: &Delta) {
+        self.facts.merge(&newer.facts);
+        self.included.merge(&newer.included);
+        self.set.extend(newer.set.iter().map(|(name, var)| (name.clone(), var.clone())));
+    }
+}
+
+/// The very same value?
+fn same(a: &Var, b: &Var) -> bool {
+    match (a, b) {
+        (Var::Template(a), Var::Template(b)) | (Var::Final(a), Var::Final(b)) => Arc::ptr_eq(a, b),
+        (Var::Unknown(a), Var::Unknown(b)) => a == b,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_one_host_came_to_know_another_takes_over() {
+        let mut first = HostVars::default();
+        first.facts.insert("a", 1);
+        first.facts.insert("ansible_facts", json!({"a": 1}));
+        first.set.insert("old".into(), Var::fixed(1));
+        let mark = first.mark();
+        assert!(first.since(&mark).is_empty());
+        first.set.insert("new".into(), Var::fixed(2));
+        first.facts.insert("b", 2);
+        first.facts.insert("ansible_facts", json!({"a": 1, "b": 2}));
+        let delta = first.since(&mark);
+        assert_eq!(delta.set.keys().collect::<Vec<_>>(), ["new"]);
+        assert_eq!(delta.facts.keys().collect::<Vec<_>>(), ["ansible_facts", "b"]);
+        let mut second = HostVars::default();
+        second.facts.insert("c", 3);
+        second.facts.insert("ansible_facts", json!({"c": 3}));
+        second.take(&delta);
+        assert_eq!(*second.facts.get("ansible_facts").unwrap(), json!({"c": 3, "a": 1, "b": 2}));
+        assert!(second.set.contains_key("new") && !second.set.contains_key("old"));
+        first.back_to(mark);
+        assert!(!first.set.contains_key("new") && first.facts.get("b").is_none());
+    }
 
     #[test]
     fn the_strongest_source_wins() {
