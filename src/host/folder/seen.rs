@@ -2,9 +2,7 @@
 //! the system's name is read 78 times), and every look costs some calls of the kernel.
 
 use std::collections::HashMap;
-use std::time::Duration;
-
-use rustix::time::{ClockId, clock_gettime};
+use std::time::{Duration, Instant};
 
 use crate::host::model::Body;
 
@@ -28,15 +26,10 @@ pub(super) enum There {
     Other { mode: u32 },
 }
 
-/// To a few milliseconds, which is enough here and costs a tenth of the exact time.
-fn now() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::MonotonicCoarse)).unwrap_or_default()
-}
-
 /// What was looked at.
 #[derive(Default)]
 pub(super) struct Seen {
-    since: Option<Duration>,
+    since: Option<Instant>,
     there: HashMap<String, There>,
     bodies: HashMap<String, Body>,
     lists: HashMap<String, Vec<String>>,
@@ -46,7 +39,7 @@ pub(super) struct Seen {
 impl Seen {
     /// What still counts.
     pub(super) fn fresh(&mut self) -> &mut Seen {
-        if self.since.is_some_and(|since| now().saturating_sub(since) > COUNTS) {
+        if self.since.is_some_and(|since| since.elapsed() > COUNTS) {
             *self = Seen::default();
         }
         self
@@ -85,12 +78,12 @@ impl Seen {
     }
 
     fn begin(&mut self) {
-        self.since.get_or_insert_with(now);
+        self.since.get_or_insert_with(Instant::now);
     }
 
     /// All that was looked at is old at once.
     #[cfg(test)]
     pub(super) fn grow_old(&mut self) {
-        self.since = Some(Duration::ZERO);
+        self.since = Instant::now().checked_sub(COUNTS + COUNTS);
     }
 }
