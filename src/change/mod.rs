@@ -4,6 +4,7 @@ pub mod action;
 pub mod diff;
 pub mod executor;
 pub mod failpoint;
+mod unified;
 
 pub use action::{Action, Content, Effect, Op, Plan, Run, Wait};
 pub use diff::Diff;
