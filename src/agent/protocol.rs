@@ -1,6 +1,7 @@
 //! What controller and agent say to each other.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,32 @@ pub struct Hello {
     pub run: String,
     /// URL -> hex SHA-256, from the lock file beside the inventory.
     pub pins: BTreeMap<String, String>,
+    /// Who asks, and from where: `user@machine`.
+    #[serde(default)]
+    pub from: String,
+    /// What it is about: the playbooks.
+    #[serde(default)]
+    pub what: String,
+    /// As many seconds an apply waits for another run on the machine to end.
+    #[serde(default)]
+    pub wait_for_lock: u64,
+}
+
+/// How to become another user on the machine.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Become {
+    /// The user.
+    pub user: String,
+    /// The password, where one is wanted.
+    pub password: Option<String>,
+}
+
+/// Never shows the password.
+impl fmt::Debug for Become {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let password = self.password.as_ref().map(|_| "***");
+        f.debug_struct("Become").field("user", &self.user).field("password", &password).finish()
+    }
 }
 
 /// One task with finished parameters.
@@ -54,6 +81,10 @@ pub struct Hello {
 pub struct Task {
     /// Comes back in the replies.
     pub id: u64,
+    /// Tasks are sent before the answers to earlier ones are back. Where one fails, the rest of its chain is dropped.
+    pub chain: u64,
+    /// As whom; `None`: as the user whom the connection belongs to.
+    pub user: Option<Become>,
     /// The module's name in the table.
     pub module: String,
     /// Its parameters.
@@ -66,8 +97,24 @@ pub struct Task {
     pub expect: Option<Vec<Action>>,
 }
 
+/// A part of a file of the controller.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Blob {
+    /// The whole file's SHA-256 in hex.
+    pub sha256: String,
+    /// At most [`BLOB`] bytes, in base64.
+    pub bytes: String,
+    /// It is the last part.
+    pub last: bool,
+    /// Why there is none.
+    pub error: Option<String>,
+}
+
+/// As much of a file is sent at once, in bytes.
+pub const BLOB: usize = 4 << 20;
+
 /// What a controller says.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// First.
@@ -79,6 +126,10 @@ pub enum Request {
         /// What it foresaw.
         ops: Vec<Op>,
     },
+    /// Finish the action under way and begin no other; tasks that were sent ahead are dropped.
+    Stop,
+    /// What [`Reply::Want`] asked for.
+    Blob(Blob),
     /// Last.
     End,
 }
@@ -91,6 +142,8 @@ pub enum Reply {
     Ready {
         /// The agent's version.
         version: String,
+        /// Which boot of the machine this is (`/proc/sys/kernel/random/boot_id`).
+        boot: Option<String>,
     },
     /// It is not, and why.
     Refused {
@@ -118,6 +171,15 @@ pub enum Reply {
         /// How it ended.
         outcome: Box<Outcome>,
     },
+    /// The content of this SHA-256 is needed, from this byte on.
+    Want {
+        /// In hex.
+        sha256: String,
+        /// What is here already.
+        from: u64,
+    },
+    /// As [`Request::Stop`] asked: nothing goes on any more.
+    Stopped,
 }
 
 /// How a task ended.
@@ -142,6 +204,15 @@ pub enum Status {
 }
 
 impl Status {
+    /// Is what was sent ahead after a task that ended so dropped? A dry run goes on after what can't be known.
+    pub fn breaks_chain(self, mode: Mode) -> bool {
+        match self {
+            Status::Ok | Status::Changed | Status::WouldChange | Status::Skipped => false,
+            Status::Unknown => mode == Mode::Apply,
+            Status::Failed | Status::Unreachable => true,
+        }
+    }
+
     /// As it stands in JSON.
     pub fn word(self) -> &'static str {
         match self {
@@ -175,7 +246,7 @@ pub struct Outcome {
     pub rebooted: bool,
     /// What went wrong.
     pub error: Option<Error>,
-    /// In a dry run: what would be done, for a saved plan and for agents of other users.
+    /// In a dry run: what would be done, for a saved plan and for agents of other users. An apply sends none back.
     pub actions: Vec<Action>,
     /// An act: of its result only `changed` is known in a dry run.
     pub act: bool,

@@ -5,6 +5,7 @@ pub mod diff;
 pub mod executor;
 pub mod failpoint;
 mod unified;
+pub mod undo;
 
-pub use action::{Action, Content, Effect, Op, Plan, Run, Wait};
+pub use action::{Action, Content, Effect, Op, Plan, Run, SENT, Wait};
 pub use diff::Diff;

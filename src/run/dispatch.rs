@@ -1,19 +1,20 @@
 //! What a task does: on the controller for tasks about the play, through an agent for all others.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use super::PlayRun;
+use super::ahead::Asked;
 use super::host::{Context, Flow, HostRun};
+use super::link::Link;
 use super::render::{self, Trouble};
-use super::saved::SavedTask;
-use super::task::{Ended, censor};
-use super::{PlayRun, agents::Agents};
-use crate::agent::protocol::{self, Outcome, Reply, Status};
+use super::task::Ended;
+use crate::agent::protocol::{self, Become, Outcome, Status};
 use crate::diag::{Diagnostic, Source};
 use crate::host::Error;
 use crate::inventory::ConnectionKind;
@@ -21,8 +22,10 @@ use crate::modules::Side;
 use crate::playbook::{Common, RoleFrom, RoleUse, Task};
 use crate::report::{Event, TaskId};
 use crate::template::Var;
-use crate::transport::Become;
 use crate::yaml::{self, Node, NodeValue};
+
+/// Files that are larger, in bytes, do not go along with their task.
+const LARGE: u64 = 1 << 20;
 
 /// Includes that nest deeper than this include themselves.
 const DEEPEST_INCLUDE: usize = 50;
@@ -110,6 +113,12 @@ impl HostRun<'_> {
 
     fn set_fact(&mut self, task: &Task, context: &Context, play: &PlayRun) -> Result<Ended, Trouble> {
         let Some(map) = task.params.as_map() else { return Ok(Ended::new(Outcome::default())) };
+        if map.iter().any(|(key, _)| self.awaits_result(&key.name)) {
+            let flow = self.catch_up(play);
+            if flow != Flow::Next {
+                return Ok(Ended { silent: true, flow, ..Ended::new(Outcome::default()) });
+            }
+        }
         let mut facts = Vec::new();
         for (key, node) in map.iter().filter(|(key, _)| key.name != "cacheable") {
             let value = match self.shared.render.node(node, &self.scope(play, context)).map_err(|t| self.judged(t)) {
@@ -234,12 +243,18 @@ impl HostRun<'_> {
         self.depth += 1;
         let flow = inside(self);
         self.depth -= 1;
-        Ok(Ended { outcome: Outcome::default(), flow, silent: true })
+        Ok(Ended { silent: true, flow, ..Ended::new(Outcome::default()) })
     }
 
     fn meta(&mut self, task: &Task, context: &Context, play: &PlayRun) -> Result<Ended, Trouble> {
         let parameters = self.parameters(task, context, play)?;
         let action = parameters.values().next().and_then(Value::as_str).unwrap_or("noop");
+        if matches!(action, "clear_facts" | "reset_connection") {
+            let flow = self.catch_up(play);
+            if flow != Flow::Next {
+                return Ok(Ended { silent: true, flow, ..Ended::new(Outcome::default()) });
+            }
+        }
         let flow = match action {
             "flush_handlers" => {
                 let outer = Context { common: play.play.common(), ..Context::default() };
@@ -252,12 +267,12 @@ impl HostRun<'_> {
                 Flow::Next
             }
             "reset_connection" => {
-                self.agents = None;
+                self.link = None;
                 Flow::Next
             }
             _ => Flow::Next,
         };
-        Ok(Ended { outcome: Outcome::default(), flow, silent: true })
+        Ok(Ended { silent: true, flow, ..Ended::new(Outcome::default()) })
     }
 
     fn template(&mut self, task: &Task, context: &Context, play: &PlayRun, id: &TaskId) -> Result<Ended, Trouble> {
@@ -286,8 +301,9 @@ impl HostRun<'_> {
     fn on_machine(&mut self, task: &Task, context: &Context, play: &PlayRun, id: &TaskId) -> Result<Ended, Trouble> {
         let mut parameters = self.parameters(task, context, play)?;
         let remote = parameters.get("remote_src").and_then(render::truth).unwrap_or(false);
+        let mut file = None;
         if task.module.name == "copy" && !remote && parameters.contains_key("src") {
-            self.copy_source(task, &mut parameters)?;
+            file = self.copy_source(task, &mut parameters)?;
         }
         for secret in task.module.secret {
             if let Some(Value::String(text)) = parameters.get(*secret) {
@@ -300,11 +316,19 @@ impl HostRun<'_> {
             let message = format!("`{}`: {what}{why}", task.module.name);
             return Err(Trouble::Failed(Diagnostic::error(message).at(&place.span).to_string()));
         }
-        self.ask(context, play, id, task.module.name, parameters)
+        let mut ended = self.ask(context, play, id, task.module.name, parameters)?;
+        if let Some(asked) = &mut ended.asked {
+            asked.file = file;
+        }
+        Ok(ended)
     }
 
-    /// A file of the controller goes along with the task.
-    fn copy_source(&self, task: &Task, parameters: &mut Map<String, Value>) -> Result<(), Trouble> {
+    /// A file of the controller goes along with the task; a large one only if the machine asks for it, by its hash.
+    fn copy_source(
+        &self,
+        task: &Task,
+        parameters: &mut Map<String, Value>,
+    ) -> Result<Option<(String, PathBuf)>, Trouble> {
         let name = match parameters.remove("src") {
             Some(Value::String(name)) => name,
             other => {
@@ -320,13 +344,20 @@ impl HostRun<'_> {
             let message = format!("`src` is a folder ({}); name a file, or loop over the files in it", path.display());
             return Err(Trouble::Failed(message));
         }
-        let bytes = std::fs::read(&path).map_err(|e| Trouble::Failed(format!("can't read {}: {e}", path.display())))?;
+        let unreadable = |e| Trouble::Failed(format!("can't read {}: {e}", path.display()));
         add_name(parameters, &name);
+        if std::fs::metadata(&path).map_err(unreadable)?.len() > LARGE {
+            let sha256 = self.shared.hashes.of(&path).map_err(unreadable)?;
+            parameters.insert("content_sha256".into(), sha256.clone().into());
+            parameters.insert("src".into(), name.into());
+            return Ok(Some((sha256, path)));
+        }
+        let bytes = std::fs::read(&path).map_err(unreadable)?;
         match String::from_utf8(bytes) {
             Ok(text) => parameters.insert("content".into(), text.into()),
             Err(binary) => parameters.insert("content_base64".into(), STANDARD.encode(binary.as_bytes()).into()),
         };
-        Ok(())
+        Ok(None)
     }
 
     /// Asks an agent, as the user that the task wants.
@@ -350,60 +381,36 @@ impl HostRun<'_> {
             }
             return Ok(Ended::new(outcome));
         }
-        let user = self.user(context, play)?;
         let hidden = self.is_hidden(context, play);
         let request = protocol::Task {
             id: 0,
+            chain: 0,
+            user: self.user(context, play)?,
             module: module.to_string(),
             parameters: Value::Object(parameters),
             title: id.task.clone(),
             no_log: hidden,
             expect: None,
         };
-        let outcome = self.send(user, request, id, hidden, true);
-        Ok(Ended::new(outcome))
+        let asked = Some(Box::new(Asked { request, hidden, keep: true, file: None }));
+        Ok(Ended { asked, ..Ended::new(Outcome::default()) })
     }
 
-    /// Sends a finished task, tells what comes back on the way, and keeps what outlasts the task.
-    pub(super) fn send(
-        &mut self,
-        user: Option<Become>,
-        request: protocol::Task,
-        id: &TaskId,
-        hidden: bool,
-        keep: bool,
-    ) -> Outcome {
-        let saved = SavedTask::new(id, &user, &request);
-        let sink = &self.shared.sink;
-        let mut tell = |reply: Reply| match reply {
-            Reply::Shown { mut diffs, .. } => {
-                if hidden {
-                    diffs.iter_mut().for_each(censor);
-                }
-                sink.event(Event::Shown { id: id.clone(), diffs });
-            }
-            Reply::Progress { text, .. } => sink.event(Event::Progress { id: id.clone(), text }),
-            _ => {}
-        };
-        let answer = match agents(&mut self.agents, self.reach.as_ref(), &self.inventory_folder, self.shared) {
-            Ok(agents) => agents.task(user, request, &mut tell),
-            Err(error) => Err(error),
-        };
-        let mut outcome = match answer {
-            Ok(outcome) => outcome,
-            Err(error) => return Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() },
-        };
-        if keep {
-            self.saved.push(saved.with(&outcome));
+    pub(super) fn open_link(&self) -> Result<Link, Error> {
+        let reach = self.reach.as_ref().ok_or_else(|| Error::failed("the host has no connection"))?;
+        let machine = Link::machine(reach, &self.inventory_folder)?;
+        Link::open(reach, self.shared.hello(machine, self.shared.mode))
+    }
+
+    /// The way to the host's agent, which is started when it is first wanted.
+    pub(super) fn link(&mut self) -> Result<&mut Link, Error> {
+        if self.link.is_none() {
+            self.link = Some(self.open_link()?);
         }
-        let key = format!("{}|{}|{}", id.role.as_deref().unwrap_or(""), id.task, id.item.as_deref().unwrap_or(""));
-        self.remember_reboot(key, std::mem::take(&mut outcome.reboot), outcome.rebooted);
-        self.keep_facts(&outcome);
-        self.keep_pins(&outcome.pins);
-        outcome
+        self.link.as_mut().ok_or_else(|| Error::failed("the host has no connection"))
     }
 
-    fn keep_facts(&mut self, outcome: &Outcome) {
+    pub(super) fn keep_facts(&mut self, outcome: &Outcome) {
         let Some(Value::Object(facts)) = outcome.result.get("ansible_facts") else { return };
         let mut plain = Map::new();
         for (name, value) in facts {
@@ -418,7 +425,7 @@ impl HostRun<'_> {
         }
     }
 
-    fn keep_pins(&self, pins: &BTreeMap<String, String>) {
+    pub(super) fn keep_pins(&self, pins: &BTreeMap<String, String>) {
         if let Err(error) = self.shared.lock.add(pins) {
             self.shared.sink.event(Event::Warning(format!("can't write the lock file: {error}")));
         }
@@ -453,19 +460,6 @@ impl HostRun<'_> {
             .or_else(|| reach.and_then(|reach| reach.become_password.clone()));
         Ok(Some(Become { user, password }))
     }
-}
-
-fn agents<'b>(
-    open: &'b mut Option<Agents>,
-    reach: Option<&crate::inventory::Connection>,
-    folder: &Path,
-    shared: &super::Shared,
-) -> Result<&'b mut Agents, Error> {
-    if open.is_none() {
-        let reach = reach.ok_or_else(|| Error::failed("the host has no connection"))?;
-        *open = Some(Agents::new(reach, folder, shared.mode, &shared.run, shared.lock.pins())?);
-    }
-    open.as_mut().ok_or_else(|| Error::failed("the host has no connection"))
 }
 
 /// `dest: /etc/x/` means a file in that folder, called as the source is.

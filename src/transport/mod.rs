@@ -1,54 +1,65 @@
 //! A byte pipe to an agent. The agent is the same everywhere; only the pipe differs.
 
-mod child;
 mod thread;
 
 use std::io;
+use std::time::Instant;
 
 use crate::agent::protocol::{Hello, Reply, Request};
 use crate::host::Error;
-
-pub use child::Become;
 
 /// Where an agent is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// In this process.
     InProcess,
-    /// In a child of this process, as another user.
-    Child(Become),
+}
+
+/// What carries requests to an agent and its replies back.
+pub trait Pipe: Send {
+    /// Sends a request. It never waits for a far end that itself waits to be read: what comes meanwhile is kept.
+    ///
+    /// # Errors
+    /// When the far end is gone.
+    fn send(&mut self, request: &Request) -> io::Result<()>;
+
+    /// The next reply; `None` when the far end closed the conversation.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] when none came until then; anything else when the far end is gone.
+    fn receive(&mut self, until: Option<Instant>) -> io::Result<Option<Reply>>;
+
+    /// What to say when the other end is gone.
+    fn last_words(&mut self) -> String;
 }
 
 /// A conversation with one agent.
 pub struct Connection {
     pipe: Box<dyn Pipe>,
+    /// What it said when it greeted back.
+    ready: Option<Ready>,
 }
 
-/// What carries the frames.
-trait Pipe: Send {
-    fn send(&mut self, request: &Request) -> io::Result<()>;
-    fn receive(&mut self) -> io::Result<Option<Reply>>;
-    /// What to say when the other end is gone.
-    fn last_words(&mut self) -> String;
+/// What an agent says of its machine when it greets back.
+#[derive(Clone, Debug, Default)]
+pub struct Ready {
+    /// Which boot of the machine this is.
+    pub boot: Option<String>,
 }
 
 impl Connection {
-    /// Starts an agent and greets it.
+    /// Starts an agent and greets it. What is sent next need not wait until it greets back; [`Connection::receive`]
+    /// says if it refuses.
     ///
     /// # Errors
-    /// When it can't be started or refuses the machine: the host is unreachable then.
+    /// When it can't be started: the host is unreachable then.
     pub fn open(route: &Route, hello: Hello) -> Result<Connection, Error> {
         let pipe: Box<dyn Pipe> = match route {
             Route::InProcess => Box::new(thread::start()?),
-            Route::Child(user) => Box::new(child::start(user)?),
         };
-        let mut connection = Connection { pipe };
+        let mut connection = Connection { pipe, ready: None };
         connection.send(&Request::Hello(hello))?;
-        match connection.receive()? {
-            Reply::Ready { .. } => Ok(connection),
-            Reply::Refused { error } => Err(error),
-            _ => Err(Error::failed("the agent did not greet back")),
-        }
+        Ok(connection)
     }
 
     /// Sends a request.
@@ -56,19 +67,57 @@ impl Connection {
     /// # Errors
     /// When the agent is gone.
     pub fn send(&mut self, request: &Request) -> Result<(), Error> {
-        self.pipe.send(request).map_err(|error| self.gone(&error.to_string()))
-    }
-
-    /// Waits for the next reply.
-    ///
-    /// # Errors
-    /// When the agent is gone.
-    pub fn receive(&mut self) -> Result<Reply, Error> {
-        match self.pipe.receive() {
-            Ok(Some(reply)) => Ok(reply),
-            Ok(None) => Err(self.gone("it closed the connection")),
+        match self.pipe.send(request) {
+            Ok(()) => Ok(()),
+            // An agent that refused says why before it goes.
+            Err(_) if self.ready.is_none() => match self.pipe.receive(None) {
+                Ok(Some(Reply::Refused { error })) => Err(error),
+                _ => Err(self.gone("it closed the connection")),
+            },
             Err(error) => Err(self.gone(&error.to_string())),
         }
+    }
+
+    /// Waits for the next reply; `None` when there was none until then.
+    ///
+    /// # Errors
+    /// When the agent is gone, or refuses the machine.
+    pub fn receive(&mut self, until: Option<Instant>) -> Result<Option<Reply>, Error> {
+        loop {
+            match self.pipe.receive(until) {
+                Ok(Some(Reply::Ready { boot, .. })) => self.ready = Some(Ready { boot }),
+                Ok(Some(Reply::Refused { error })) => return Err(error),
+                Ok(Some(reply)) => return Ok(Some(reply)),
+                Ok(None) => return Err(self.gone("it closed the connection")),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(None),
+                Err(error) => return Err(self.gone(&error.to_string())),
+            }
+        }
+    }
+
+    /// Waits until it greets back, where it has not yet. Nothing may have been sent that is answered.
+    ///
+    /// # Errors
+    /// When it is gone, refuses the machine, or says nothing until then.
+    pub fn ready(&mut self, until: Instant) -> Result<&Ready, Error> {
+        while self.ready.is_none() {
+            match self.pipe.receive(Some(until)) {
+                Ok(Some(Reply::Ready { boot, .. })) => self.ready = Some(Ready { boot }),
+                Ok(Some(Reply::Refused { error })) => return Err(error),
+                Ok(Some(_)) => return Err(Error::failed("the agent did not greet back")),
+                Ok(None) => return Err(self.gone("it closed the connection")),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(Error::failed("the agent is there and says nothing"));
+                }
+                Err(error) => return Err(self.gone(&error.to_string())),
+            }
+        }
+        self.ready.as_ref().ok_or_else(|| Error::failed("the agent did not greet back"))
+    }
+
+    /// What it said when it greeted back, where it has.
+    pub fn greeted(&self) -> Option<&Ready> {
+        self.ready.as_ref()
     }
 
     fn gone(&mut self, why: &str) -> Error {
