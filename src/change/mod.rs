@@ -4,8 +4,8 @@ pub mod action;
 pub mod diff;
 pub mod executor;
 pub mod failpoint;
-mod unified;
 pub mod undo;
+mod unified;
 
 pub use action::{Action, Content, Effect, Op, Plan, Run, SENT, Wait};
 pub use diff::Diff;

@@ -75,7 +75,10 @@ mod tests {
 
     #[test]
     fn ends_of_lines_are_shown_as_they_are() {
-        assert_eq!(unified("a\r\nb\n", "a\r\nc", "x", "y"), "--- x\n+++ y\n@@ -1,2 +1,2 @@\n a\r\n-b\n+c\n\\ No newline at end of file\n");
+        assert_eq!(
+            unified("a\r\nb\n", "a\r\nc", "x", "y"),
+            "--- x\n+++ y\n@@ -1,2 +1,2 @@\n a\r\n-b\n+c\n\\ No newline at end of file\n"
+        );
         assert_eq!(unified("same", "same", "x", "y"), "");
     }
 

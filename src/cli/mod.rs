@@ -3,6 +3,7 @@
 mod apply;
 mod doc;
 pub mod options;
+mod pull;
 mod rollback;
 mod runs;
 mod schema;
@@ -65,6 +66,7 @@ pub fn main() -> ExitStatus {
     match cli.command {
         Command::Plan(options) => apply::plan(&options),
         Command::Apply(options) => apply::apply(&options),
+        Command::Pull(options) => pull::pull(&options),
         Command::Runs(options) => runs::runs(&options),
         Command::Rollback(options) => rollback::rollback(&options),
         Command::Doc(options) => doc::doc(&options),
