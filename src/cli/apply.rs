@@ -156,9 +156,10 @@ fn sink(options: &RunOptions) -> Arc<Sink> {
 pub(super) fn reporter(form: &OutputForm, diff: bool, verbose: u8) -> Arc<Sink> {
     let reporter: Box<dyn Reporter> = match form {
         OutputForm::Json => Box::new(Json::new(std::io::stdout())),
-        OutputForm::Text => {
-            Box::new(Text::new(anstream::stdout(), Options { diff, verbose, live: std::io::stderr().is_terminal() }))
-        }
+        OutputForm::Text => Box::new(Text::new(
+            anstream::stdout(),
+            Options { diff, verbose, live: std::io::stderr().is_terminal() },
+        )),
     };
     Arc::new(Sink::new(reporter, Mask::default()))
 }

@@ -107,35 +107,33 @@ impl Asked {
         let parameters = serde_json::to_value(wish)
             .map_err(|e| Diagnostic::error(format!("can't say what is to be rolled back: {e}")))?;
         sink.event(Event::Play { name: "rollback".into(), hosts: self.hosts.keys().cloned().collect() });
-        let recaps: Vec<(String, HostRecap)> =
-            self.each(|name, start| {
-                let id = TaskId {
-                    host: name.to_string(),
-                    play: "rollback".into(),
-                    role: None,
-                    task: match &wish.run {
-                        Some(run) if wish.through => format!("take back {run} and what came after it"),
-                        Some(run) => format!("take back {run}"),
-                        None => "take back the last run".into(),
-                    },
-                    module: "rollback".into(),
-                    item: None,
-                };
-                let begun = Instant::now();
-                let mut tell = |reply: Reply| match reply {
-                    Reply::Shown { diffs, .. } => sink.event(Event::Shown { id: id.clone(), diffs }),
-                    Reply::Progress { text, .. } => sink.event(Event::Progress { id: id.clone(), text }),
-                    _ => {}
-                };
-                let outcome =
-                    self.ask(start, mode, &run, ROLLBACK, parameters.clone(), &mut tell).unwrap_or_else(|error| {
-                        Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() }
-                    });
-                let recap = recap(&outcome);
-                sink.event(Event::Finished(Box::new(finished(id, outcome, begun))));
-                sink.event(Event::HostDone { host: name.to_string() });
-                (name.to_string(), recap)
-            })?;
+        let recaps: Vec<(String, HostRecap)> = self.each(|name, start| {
+            let id = TaskId {
+                host: name.to_string(),
+                play: "rollback".into(),
+                role: None,
+                task: match &wish.run {
+                    Some(run) if wish.through => format!("take back {run} and what came after it"),
+                    Some(run) => format!("take back {run}"),
+                    None => "take back the last run".into(),
+                },
+                module: "rollback".into(),
+                item: None,
+            };
+            let begun = Instant::now();
+            let mut tell = |reply: Reply| match reply {
+                Reply::Shown { diffs, .. } => sink.event(Event::Shown { id: id.clone(), diffs }),
+                Reply::Progress { text, .. } => sink.event(Event::Progress { id: id.clone(), text }),
+                _ => {}
+            };
+            let outcome = self.ask(start, mode, &run, ROLLBACK, parameters.clone(), &mut tell).unwrap_or_else(
+                |error| Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() },
+            );
+            let recap = recap(&outcome);
+            sink.event(Event::Finished(Box::new(finished(id, outcome, begun))));
+            sink.event(Event::HostDone { host: name.to_string() });
+            (name.to_string(), recap)
+        })?;
         let recap = Recap { plan: mode == Mode::Plan, hosts: recaps.into_iter().collect() };
         sink.recap(&recap);
         Ok(recap)
