@@ -11,6 +11,7 @@ pub mod host;
 pub mod inventory;
 pub mod modules;
 pub mod playbook;
+pub mod pull;
 pub mod report;
 pub mod run;
 pub mod template;

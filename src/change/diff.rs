@@ -1,7 +1,8 @@
 //! The diff of one action, as people, JSON and the saved plan see it.
 
 use serde::{Deserialize, Serialize};
-use similar::TextDiff;
+
+use super::unified::unified;
 
 /// What one action changes about one thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,11 +71,7 @@ impl Diff {
             };
         }
         let name = |side: &Option<String>| if side.is_some() { self.path.as_str() } else { "/dev/null" };
-        TextDiff::from_lines(before, after)
-            .unified_diff()
-            .context_radius(3)
-            .header(name(&self.before), name(&self.after))
-            .to_string()
+        unified(before, after, name(&self.before), name(&self.after))
     }
 }
 

@@ -5,6 +5,7 @@ pub mod diff;
 pub mod executor;
 pub mod failpoint;
 pub mod undo;
+mod unified;
 
 pub use action::{Action, Content, Effect, Guard, Op, Plan, Run, SENT, Wait};
 pub use diff::Diff;

@@ -4,6 +4,7 @@ mod apply;
 mod doc;
 mod merge_reports;
 pub mod options;
+mod pull;
 mod rollback;
 mod runs;
 mod schema;
@@ -70,6 +71,7 @@ pub fn main() -> ExitStatus {
     match cli.command {
         Command::Plan(options) => apply::plan(&options),
         Command::Apply(options) => apply::apply(&options),
+        Command::Pull(options) => pull::pull(&options),
         Command::Runs(options) => runs::runs(&options),
         Command::Rollback(options) => rollback::rollback(&options),
         Command::MergeReports(options) => merge_reports::merge_reports(&options),

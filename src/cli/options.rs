@@ -26,6 +26,8 @@ pub enum Command {
     Plan(PlanOptions),
     /// Show each change, then make it.
     Apply(ApplyOptions),
+    /// Apply this machine's own part of a git repository.
+    Pull(PullOptions),
     /// List what was done on machines: every apply that changed something, with who, when and from where.
     Runs(RunsOptions),
     /// Take a run back: show the diffs, ask, then put files, links and attributes back and undo commands.
@@ -88,6 +90,48 @@ pub struct ApplyOptions {
     /// Yes, so many hosts are meant: don't ask about --max-hosts.
     #[arg(long)]
     pub yes: bool,
+}
+
+/// `pull`.
+#[derive(Debug, Args)]
+pub struct PullOptions {
+    /// The repository: a URL (https, ssh) or a path on this machine.
+    #[arg(long, value_name = "URL|PATH")]
+    pub url: String,
+    /// The branch, tag or commit.
+    #[arg(long = "ref", default_value = "main", value_name = "REF")]
+    pub reference: String,
+    /// The playbook, inside of the repository.
+    #[arg(long, default_value = "site.yml", value_name = "PATH")]
+    pub playbook: PathBuf,
+    /// An inventory, inside of the repository or with an absolute path; may be given more than once. Without it, the
+    /// first of `inventory`, `inventory.yml`, `inventory.yaml`, `inventory.ini` and `hosts` that is there.
+    #[arg(short, long, value_name = "PATH")]
+    pub inventory: Vec<PathBuf>,
+    /// This machine's name in the inventory. Without it, the host that is called as this machine is.
+    #[arg(short, long, value_name = "HOST")]
+    pub limit: Option<String>,
+    /// Where the repository and what was applied last are kept.
+    #[arg(long, default_value = "/var/lib/vfio-provision/pull", value_name = "FOLDER")]
+    pub directory: PathBuf,
+    /// Write a report for others into this folder: JSON lines, JUnit, a log per host; readable by you only.
+    #[arg(long, value_name = "FOLDER")]
+    pub report: Option<PathBuf>,
+    /// Apply only a commit or tag with a good signature of a key that this user's GnuPG has.
+    #[arg(long)]
+    pub verify_signatures: bool,
+    /// Do nothing when the commit is the one that was applied last.
+    #[arg(long)]
+    pub only_if_changed: bool,
+    /// Fetch the repository's submodules too.
+    #[arg(long)]
+    pub submodules: bool,
+    /// Change nothing: show what would change.
+    #[arg(short = 'C', long)]
+    pub check: bool,
+    /// Text for people, or JSON lines for programs.
+    #[arg(long, value_enum, default_value_t = OutputForm::Text, value_name = "FORM")]
+    pub output: OutputForm,
 }
 
 /// What `plan` and `apply` share.

@@ -288,10 +288,16 @@ fn bars(resource: &str) -> Vec<Bar> {
 /// # Errors
 /// When the machine can't be read.
 pub fn device<H: Host + ?Sized>(host: &H, address: PciAddress) -> Result<Option<Device>> {
-    let folder = address.folder();
-    let file = |name: &str| host.read_line(&format!("{folder}/{name}"));
+    // The way there is followed once, and only what is there is asked for: much is not on older kernels.
+    let folder = host.real_path(&address.folder())?;
+    let names = host.list(&folder)?;
+    let has = |name: &str| names.iter().any(|known| known == name);
+    let file = |name: &str| if has(name) { host.read_line(&format!("{folder}/{name}")) } else { Ok(None) };
     let number = |name: &str| Ok(file(name)?.as_deref().and_then(hex));
-    let link = |name: &str| Ok(host.read_link(&format!("{folder}/{name}"))?.as_deref().and_then(last_part));
+    let link = |name: &str| match has(name) {
+        true => Ok(host.read_link(&format!("{folder}/{name}"))?.as_deref().and_then(last_part)),
+        false => Ok(None),
+    };
     let (Some(vendor), Some(id)) = (number("vendor")?, number("device")?) else { return Ok(None) };
     let subsystem = match (number("subsystem_vendor")?, number("subsystem_device")?) {
         (Some(vendor), Some(device)) if vendor != 0 => {
@@ -329,8 +335,8 @@ pub fn device<H: Host + ?Sized>(host: &H, address: PciAddress) -> Result<Option<
         physical_function: physfn.as_deref().and_then(PciAddress::parse_full),
         vfs_total: decimal("sriov_totalvfs")?.unwrap_or(0),
         vfs: decimal("sriov_numvfs")?.unwrap_or(0),
-        interfaces: host.list(&format!("{folder}/net"))?,
-        real_path: host.real_path(&folder)?,
+        interfaces: if has("net") { host.list(&format!("{folder}/net"))? } else { Vec::new() },
+        real_path: folder,
     }))
 }
 

@@ -12,15 +12,14 @@
 
 mod book;
 mod commit;
+mod seen;
 mod txtar;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
-
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
@@ -30,6 +29,7 @@ use super::overlay::{Overlay, absent, unit_name};
 use super::{Available, Error, FileKind, Host, Output, Package, Result, Stat, Unit, Virt, VirtKind};
 use crate::change::{Op, failpoint};
 use book::Book;
+use seen::{SMALL, Seen, There};
 
 pub use txtar::unpack;
 
@@ -43,9 +43,8 @@ const EMBEDDED: [(&str, &str); 1] = [("centos7-seed", include_str!("../../machin
 pub struct Folder {
     root: PathBuf,
     book: RefCell<Book>,
-    /// Where links point, and what is no link (`None`), as far as it was looked at since the last operation. The same few
-    /// folders are on the way to almost everything. Only this is kept: what stands at a path is looked at each time.
-    ways: RefCell<HashMap<String, Option<String>>>,
+    /// What was looked at since the last operation.
+    seen: RefCell<Seen>,
 }
 
 /// The names of the recorded machines that are part of this program.
@@ -73,7 +72,7 @@ impl Folder {
         }
         commit::finish(&root)?;
         let book = RefCell::new(Book::load(&root)?);
-        Ok(Folder { root, book, ways: RefCell::default() })
+        Ok(Folder { root, book, seen: RefCell::default() })
     }
 
     /// Serves a folder; one that is empty or not there yet is first filled with the recorded machine of this name.
@@ -107,30 +106,96 @@ impl Folder {
         place(&self.root, path)
     }
 
-    /// What a file that holds no plain bytes stands for; `None` for plain bytes. Reads no more than it must.
-    fn stands_for(place: &Path, size: u64) -> std::io::Result<Option<Body>> {
-        if size < book::MARK.len() as u64 {
-            return Ok(None);
-        }
-        let mut file = fs::File::open(place)?;
-        let mut begin = vec![0; book::MARK.len()];
-        file.read_exact(&mut begin)?;
-        if begin != book::MARK.as_bytes() {
-            return Ok(None);
-        }
-        file.read_to_end(&mut begin)?;
-        Ok(Some(book::decode(begin)))
+    /// Whatever was looked at may be something else now.
+    fn forget(&self) {
+        self.seen.take();
     }
 
-    fn file(&self, path: &str) -> Result<(PathBuf, u64)> {
+    /// What stands at a path.
+    fn there(&self, path: &str) -> Result<There> {
+        if let Some(known) = self.seen.borrow_mut().fresh().there(path) {
+            return Ok(known.clone());
+        }
+        let there = self.look(path)?;
+        self.seen.borrow_mut().keep_there(path, &there);
+        Ok(there)
+    }
+
+    fn look(&self, path: &str) -> Result<There> {
+        let Some(place) = self.place(path) else { return Ok(There::Nothing) };
+        let meta = match fs::symlink_metadata(&place) {
+            Ok(meta) => meta,
+            Err(e) if nothing_there(&e) => return Ok(There::Nothing),
+            Err(e) => return Err(Error::io("look at", path, &e)),
+        };
+        let (kind, mode) = (meta.file_type(), meta.permissions().mode() & 0o7777);
+        Ok(if kind.is_symlink() {
+            There::Link { target: read_link(&place, path)? }
+        } else if kind.is_dir() {
+            There::Folder { mode }
+        } else if kind.is_file() {
+            There::File { mode, len: meta.len() }
+        } else {
+            There::Other { mode }
+        })
+    }
+
+    /// What is in the file of this length at a path.
+    fn content<T>(&self, path: &str, len: u64, ask: impl FnOnce(&Body) -> T) -> Result<T> {
+        if let Some(known) = self.seen.borrow_mut().fresh().body(path) {
+            return Ok(ask(known));
+        }
         let place = self.place(path).ok_or_else(|| absent(path))?;
-        match fs::symlink_metadata(&place) {
-            Ok(meta) if meta.is_file() => Ok((place, meta.len())),
-            Ok(_) => Err(Error::failed(format!("{path} is not a regular file"))),
-            Err(e) if nothing_there(&e) => Err(absent(path)),
-            Err(e) => Err(Error::io("read", path, &e)),
+        let body = read_whole(&place, len).map(book::decode).map_err(|e| Error::io("read", path, &e))?;
+        let answer = ask(&body);
+        self.seen.borrow_mut().keep_body(path, body, len);
+        Ok(answer)
+    }
+
+    /// What a file of this length stands for, if it holds no plain bytes; `None` for plain bytes. Reads no more of a large
+    /// file than it must.
+    fn stands_for(&self, path: &str, len: u64) -> Result<Option<Body>> {
+        if len < book::MARK.len() as u64 {
+            return Ok(None);
+        }
+        if len > SMALL && !self.is_marked(path)? {
+            return Ok(None);
+        }
+        self.content(path, len, |body| match body {
+            Body::Bytes(bytes) if bytes.len() as u64 == len => None,
+            body => Some(body.clone()),
+        })
+    }
+
+    fn is_marked(&self, path: &str) -> Result<bool> {
+        let place = self.place(path).ok_or_else(|| absent(path))?;
+        let mut begin = vec![0; book::MARK.len()];
+        fs::File::open(place)
+            .and_then(|mut file| file.read_exact(&mut begin))
+            .map_err(|e| Error::io("read", path, &e))?;
+        Ok(begin == book::MARK.as_bytes())
+    }
+
+    /// How long the regular file at a path is.
+    fn file(&self, path: &str) -> Result<u64> {
+        match self.there(path)? {
+            There::File { len, .. } => Ok(len),
+            There::Nothing => Err(absent(path)),
+            _ => Err(Error::failed(format!("{path} is not a regular file"))),
         }
     }
+}
+
+/// A file that is about this long, with as few calls as that takes.
+fn read_whole(place: &Path, len: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or_default().saturating_add(1));
+    fs::File::open(place)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn read_link(place: &Path, path: &str) -> Result<String> {
+    let target = fs::read_link(place).map_err(|e| Error::io("read the link", path, &e))?;
+    target.into_os_string().into_string().map_err(|_| Error::failed(format!("the link {path} is not UTF-8")))
 }
 
 fn place(root: &Path, path: &str) -> Option<PathBuf> {
@@ -148,30 +213,23 @@ fn nothing_there(error: &std::io::Error) -> bool {
 
 impl Host for Folder {
     fn raw_lstat(&self, path: &str) -> Result<Option<Stat>> {
-        let Some(place) = self.place(path) else { return Ok(None) };
-        let meta = match fs::symlink_metadata(&place) {
-            Ok(meta) => meta,
-            Err(e) if nothing_there(&e) => return Ok(None),
-            Err(e) => return Err(Error::io("look at", path, &e)),
+        let (kind, mode, size) = match self.there(path)? {
+            There::Nothing => return Ok(None),
+            There::Link { target } => (FileKind::Link, 0o777, target.len() as u64),
+            There::Folder { mode } => (FileKind::Folder, mode, 0),
+            There::Other { mode } => (FileKind::Other, mode, 0),
+            There::File { mode, len } => {
+                let size = match self.stands_for(path, len)? {
+                    None => len,
+                    Some(Body::Bytes(bytes)) => bytes.len() as u64,
+                    Some(_) => 0,
+                };
+                (FileKind::File, mode, size)
+            }
         };
-        let kind = meta.file_type();
-        let (kind, size) = if kind.is_symlink() {
-            (FileKind::Link, meta.len())
-        } else if kind.is_dir() {
-            (FileKind::Folder, 0)
-        } else if kind.is_file() {
-            let size = match Self::stands_for(&place, meta.len()).map_err(|e| Error::io("read", path, &e))? {
-                None => meta.len(),
-                Some(Body::Bytes(bytes)) => bytes.len() as u64,
-                Some(_) => 0,
-            };
-            (FileKind::File, size)
-        } else {
-            (FileKind::Other, 0)
-        };
-        let real = Attributes { mode: meta.permissions().mode() & 0o7777, uid: 0, gid: 0 };
+        let real = Attributes { mode, uid: 0, gid: 0 };
         let Attributes { mode, uid, gid } = match kind {
-            FileKind::Link => Attributes { mode: 0o777, uid: 0, gid: 0 },
+            FileKind::Link => real,
             _ => self.book.borrow().attributes(path).unwrap_or(real),
         };
         // A folder that was copied or unpacked has no times worth telling.
@@ -179,24 +237,18 @@ impl Host for Folder {
     }
 
     fn raw_read_link(&self, path: &str) -> Result<String> {
-        let place = self.place(path).ok_or_else(|| absent(path))?;
-        let target = fs::read_link(&place).map_err(|e| Error::io("read the link", path, &e))?;
-        target.into_os_string().into_string().map_err(|_| Error::failed(format!("the link {path} is not UTF-8")))
+        match self.there(path)? {
+            There::Link { target } => Ok(target),
+            There::Nothing => Err(absent(path)),
+            _ => Err(Error::failed(format!("{path} is not a link"))),
+        }
     }
 
     fn raw_link(&self, path: &str) -> Result<Option<String>> {
-        if let Some(known) = self.ways.borrow().get(path) {
-            return Ok(known.clone());
-        }
-        let Some(place) = self.place(path) else { return Ok(None) };
-        let target = match fs::symlink_metadata(&place) {
-            Ok(meta) if meta.is_symlink() => Some(self.raw_read_link(path)?),
-            Ok(_) => None,
-            Err(e) if nothing_there(&e) => None,
-            Err(e) => return Err(Error::io("look at", path, &e)),
-        };
-        self.ways.borrow_mut().insert(path.to_string(), target.clone());
-        Ok(target)
+        Ok(match self.there(path)? {
+            There::Link { target } => Some(target),
+            _ => None,
+        })
     }
 
     fn raw_read(&self, path: &str) -> Result<Vec<u8>> {
@@ -204,11 +256,14 @@ impl Host for Folder {
     }
 
     fn raw_body(&self, path: &str) -> Result<Body> {
-        let (place, _) = self.file(path)?;
-        fs::read(&place).map(book::decode).map_err(|e| Error::io("read", path, &e))
+        let len = self.file(path)?;
+        self.content(path, len, Body::clone)
     }
 
     fn raw_list(&self, path: &str) -> Result<Vec<String>> {
+        if let Some(known) = self.seen.borrow_mut().fresh().list(path) {
+            return Ok(known.clone());
+        }
         let place = self.place(path).ok_or_else(|| absent(path))?;
         let entries = fs::read_dir(&place).map_err(|e| Error::io("list", path, &e))?;
         let mut names = Vec::new();
@@ -220,15 +275,17 @@ impl Host for Folder {
             names.retain(|name| name != OWN);
         }
         names.sort();
+        self.seen.borrow_mut().keep_list(path, &names);
         Ok(names)
     }
 
     fn raw_sha256(&self, path: &str) -> Result<String> {
-        let (place, size) = self.file(path)?;
-        let io = |e: std::io::Error| Error::io("read", path, &e);
-        if let Some(body) = Self::stands_for(&place, size).map_err(io)? {
+        let len = self.file(path)?;
+        if let Some(body) = self.stands_for(path, len)? {
             return body.sha256(path);
         }
+        let io = |e: std::io::Error| Error::io("read", path, &e);
+        let place = self.place(path).ok_or_else(|| absent(path))?;
         let mut hasher = Sha256::new();
         std::io::copy(&mut fs::File::open(&place).map_err(io)?, &mut hasher).map_err(io)?;
         Ok(format!("{:x}", hasher.finalize()))
@@ -277,6 +334,7 @@ impl Host for Folder {
 impl Machine for Folder {
     fn perform(&self, op: &Op, _: &mut dyn FnMut(&str)) -> Result<Option<Output>> {
         failpoint::hit(failpoint::Point::Before);
+        self.forget();
         let foreseen = Overlay::new(self);
         predict(&foreseen, op)?;
         let units = foreseen.units_of_files()?;
@@ -285,7 +343,7 @@ impl Machine for Folder {
             state.units.entry(name).or_insert(unit);
         }
         let done = commit::commit(self, state);
-        self.ways.borrow_mut().clear();
+        self.forget();
         self.book.replace(done?);
         failpoint::hit(failpoint::Point::After);
         Ok(None)

@@ -18,7 +18,7 @@ use super::accounts::{self, Group, User};
 use super::{Available, Error, FileKind, Host, Machine, Output, Package, Result, Stat, Unit, VirtKind};
 use crate::change::{Op, executor};
 
-pub use command::run;
+pub use command::{run, search_path};
 pub use units::{from_files as unit_from_files, full_name as unit_name};
 
 /// Longest that a command which only reads may take.

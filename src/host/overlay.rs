@@ -1,7 +1,7 @@
 //! A machine as it would be after actions that were only planned.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::{RefCell, RefMut};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::accounts::{Group, User};
 use super::live::units;
@@ -35,12 +35,23 @@ pub(super) struct State {
 pub struct Overlay<H> {
     below: H,
     state: RefCell<State>,
+    /// What `state` makes of folders, as far as that was asked: every part of every path is, again and again.
+    folders: RefCell<HashMap<String, Around>>,
+}
+
+/// What is foreseen about the things in one folder.
+#[derive(Clone, Copy)]
+struct Around {
+    /// What the machine below has in it is not seen, because a folder on the way went or was made anew.
+    hidden: bool,
+    /// Something in it, or further down, is foreseen.
+    touched: bool,
 }
 
 impl<H: Host> Overlay<H> {
     /// Nothing changed yet.
     pub fn new(below: H) -> Overlay<H> {
-        Overlay { below, state: RefCell::default() }
+        Overlay { below, state: RefCell::default(), folders: RefCell::default() }
     }
 
     /// The machine below, as it really is.
@@ -50,7 +61,12 @@ impl<H: Host> Overlay<H> {
 
     /// Forgets everything that was foreseen.
     pub fn reset(&self) {
-        *self.state.borrow_mut() = State::default();
+        *self.change() = State::default();
+    }
+
+    fn change(&self) -> RefMut<'_, State> {
+        self.folders.borrow_mut().clear();
+        self.state.borrow_mut()
     }
 
     /// All that was foreseen, for who writes it down.
@@ -74,21 +90,34 @@ impl<H: Host> Overlay<H> {
     }
 
     fn node(&self, path: &str) -> Option<Node> {
+        if !self.around(path).touched {
+            return None;
+        }
         self.state.borrow().nodes.get(path).cloned()
     }
 
     /// Is this path not seen of the machine below, because a folder above it went or was made anew?
     fn hidden(&self, path: &str) -> bool {
-        let state = self.state.borrow();
-        let mut end = path.len();
-        while let Some(slash) = path[..end].rfind('/') {
-            end = slash;
-            match state.nodes.get(&path[..end]) {
-                None | Some(Node::Folder { fresh: false, .. } | Node::Attributes(_)) => {}
-                Some(_) => return true,
-            }
+        self.around(path).hidden
+    }
+
+    /// What is foreseen about the folder that a path is in.
+    fn around(&self, path: &str) -> Around {
+        let folder = &path[..path.rfind('/').unwrap_or(0)];
+        if let Some(known) = self.folders.borrow().get(folder) {
+            return *known;
         }
-        false
+        let state = self.state.borrow();
+        let prefix = format!("{folder}/");
+        let next = state.nodes.range(prefix.clone()..).next();
+        let touched = next.is_some_and(|(first, _)| first.starts_with(&prefix));
+        let hides = |path: &str| {
+            !matches!(state.nodes.get(path), None | Some(Node::Folder { fresh: false, .. } | Node::Attributes(_)))
+        };
+        let ends = folder.match_indices('/').map(|(end, _)| end).chain([folder.len()]);
+        let hidden = ends.map(|end| &folder[..end]).any(hides);
+        self.folders.borrow_mut().insert(folder.to_string(), Around { hidden, touched });
+        Around { hidden, touched }
     }
 
     fn below_lstat(&self, path: &str) -> Result<Option<Stat>> {
@@ -110,14 +139,17 @@ pub(super) fn unit_name(name: &str) -> String {
 
 impl<H: Host> Host for Overlay<H> {
     fn raw_lstat(&self, path: &str) -> Result<Option<Stat>> {
-        Ok(match self.node(path) {
+        if !self.around(path).touched {
+            return self.below_lstat(path);
+        }
+        Ok(match self.state.borrow().nodes.get(path) {
             None => self.below_lstat(path)?,
             Some(Node::Gone) => None,
             Some(Node::File(body, attributes)) => {
-                let size = if let Body::Bytes(bytes) = &body { bytes.len() as u64 } else { 0 };
-                Some(stat(FileKind::File, attributes, size))
+                let size = if let Body::Bytes(bytes) = body { bytes.len() as u64 } else { 0 };
+                Some(stat(FileKind::File, *attributes, size))
             }
-            Some(Node::Folder { attributes, .. }) => Some(stat(FileKind::Folder, attributes, 0)),
+            Some(Node::Folder { attributes, .. }) => Some(stat(FileKind::Folder, *attributes, 0)),
             Some(Node::Link(target)) => {
                 Some(stat(FileKind::Link, Attributes { mode: 0o777, uid: 0, gid: 0 }, target.len() as u64))
             }
@@ -136,12 +168,13 @@ impl<H: Host> Host for Overlay<H> {
     }
 
     fn raw_link(&self, path: &str) -> Result<Option<String>> {
-        match self.state.borrow().nodes.get(path) {
+        let around = self.around(path);
+        match self.state.borrow().nodes.get(path).filter(|_| around.touched) {
             Some(Node::Link(target)) => return Ok(Some(target.clone())),
             Some(Node::Gone | Node::File(..) | Node::Folder { .. }) => return Ok(None),
             Some(Node::Attributes(_)) | None => {}
         }
-        if self.hidden(path) { Ok(None) } else { self.below.raw_link(path) }
+        if around.hidden { Ok(None) } else { self.below.raw_link(path) }
     }
 
     fn raw_read(&self, path: &str) -> Result<Vec<u8>> {
@@ -263,24 +296,24 @@ impl<H: Host> Host for Overlay<H> {
 
 impl<H: Host> Model for Overlay<H> {
     fn put_file(&self, path: &str, body: Body, attributes: Attributes) -> Result<()> {
-        self.state.borrow_mut().nodes.insert(path.to_string(), Node::File(body, attributes));
+        self.change().nodes.insert(path.to_string(), Node::File(body, attributes));
         Ok(())
     }
 
     fn put_folder(&self, path: &str, attributes: Attributes) -> Result<()> {
         let fresh =
             matches!(self.node(path), Some(Node::Folder { fresh: true, .. })) || self.raw_lstat(path)?.is_none();
-        self.state.borrow_mut().nodes.insert(path.to_string(), Node::Folder { attributes, fresh });
+        self.change().nodes.insert(path.to_string(), Node::Folder { attributes, fresh });
         Ok(())
     }
 
     fn put_link(&self, path: &str, target: &str) -> Result<()> {
-        self.state.borrow_mut().nodes.insert(path.to_string(), Node::Link(target.to_string()));
+        self.change().nodes.insert(path.to_string(), Node::Link(target.to_string()));
         Ok(())
     }
 
     fn put_attributes(&self, path: &str, new: Attributes) -> Result<()> {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.change();
         match state.nodes.get_mut(path) {
             Some(Node::File(_, attributes) | Node::Folder { attributes, .. } | Node::Attributes(attributes)) => {
                 *attributes = new;
@@ -295,7 +328,7 @@ impl<H: Host> Model for Overlay<H> {
 
     fn remove(&self, path: &str) -> Result<()> {
         let prefix = format!("{path}/");
-        let mut state = self.state.borrow_mut();
+        let mut state = self.change();
         state.nodes.retain(|other, _| !other.starts_with(&prefix));
         state.nodes.insert(path.to_string(), Node::Gone);
         Ok(())
@@ -310,17 +343,17 @@ impl<H: Host> Model for Overlay<H> {
     }
 
     fn put_package(&self, name: &str, package: Option<Package>) -> Result<()> {
-        self.state.borrow_mut().packages.insert(name.to_string(), package);
+        self.change().packages.insert(name.to_string(), package);
         Ok(())
     }
 
     fn put_unit(&self, name: &str, unit: Unit) -> Result<()> {
-        self.state.borrow_mut().units.insert(unit_name(name), unit);
+        self.change().units.insert(unit_name(name), unit);
         Ok(())
     }
 
     fn put_virt(&self, kind: VirtKind, name: &str, virt: Option<Virt>) -> Result<()> {
-        self.state.borrow_mut().virts.insert((kind, name.to_string()), virt);
+        self.change().virts.insert((kind, name.to_string()), virt);
         Ok(())
     }
 }

@@ -1,5 +1,8 @@
 //! A task's parameters: brought into one map, and checked against the module before any host is touched.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use serde_json::{Map, Value, json};
 
 use super::free_form;
@@ -137,7 +140,15 @@ pub fn check(module: &'static Entry, params: &Node, key: &Span, errors: &mut Err
 }
 
 /// A value that a templated parameter may well get, so that the others can be checked.
-fn stand_in(module: &Entry, name: &str) -> Value {
+fn stand_in(module: &'static Entry, name: &str) -> Value {
+    // A playbook sets the same few parameters in many tasks, and finding out may take making a schema.
+    static FOUND: Mutex<BTreeMap<&str, BTreeMap<String, Value>>> = Mutex::new(BTreeMap::new());
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = found.entry(module.name).or_default();
+    known.entry(name.to_string()).or_insert_with(|| find_stand_in(module, name)).clone()
+}
+
+fn find_stand_in(module: &Entry, name: &str) -> Value {
     let fits = |value: &Value| {
         let alone = Value::Object(Map::from_iter([(name.to_string(), value.clone())]));
         (module.check)(alone).map_or_else(|(path, _)| path == ".", |()| true)

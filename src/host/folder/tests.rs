@@ -405,3 +405,34 @@ fn what_becomes_a_link_is_followed_from_then_on() {
     perform(&machine, &Op::Remove { path: "/etc/now".into() });
     assert_eq!(machine.read_line("/etc/now/name").unwrap(), None);
 }
+
+#[test]
+fn what_others_do_is_seen_before_long() {
+    let (dir, machine) = folder(&[("/run/a", "one\n"), ("/run/in/b", "b\n")]);
+    assert_eq!(machine.read_line("/run/a").unwrap().as_deref(), Some("one"));
+    assert_eq!(machine.list("/run").unwrap(), ["a", "in"]);
+    assert!(!machine.exists("/run/c").unwrap());
+    fs::write(dir.path().join("run/a"), "longer than before\n").unwrap();
+    fs::rename(dir.path().join("run/in"), dir.path().join("run/c")).unwrap();
+    machine.seen.borrow_mut().grow_old();
+    assert_eq!(machine.read_line("/run/a").unwrap().as_deref(), Some("longer than before"));
+    assert_eq!(machine.list("/run").unwrap(), ["a", "c"]);
+    assert!(machine.exists("/run/c/b").unwrap() && !machine.exists("/run/in/b").unwrap());
+    // An operation sees what is there now, however short ago something else was.
+    fs::remove_file(dir.path().join("run/c/b")).unwrap();
+    perform(&machine, &run(vec![file("/run/c/d", Some("d\n"))]));
+    assert_eq!(machine.list("/run/c").unwrap(), ["d"]);
+}
+
+#[test]
+fn large_files_are_files_too() {
+    let (dir, machine) = folder(&[("/iso", &"x".repeat(SMALL as usize + 1)), ("/empty", "")]);
+    let size = |path: &str| machine.stat(path).unwrap().unwrap().size;
+    assert_eq!((size("/iso"), size("/empty")), (SMALL + 1, 0));
+    assert_eq!(machine.read("/iso").unwrap().unwrap().len() as u64, SMALL + 1);
+    let marked = Body::Bytes([book::MARK.as_bytes(), &vec![b'y'; SMALL as usize]].concat());
+    fs::write(dir.path().join("iso"), book::encode(marked.clone()).unwrap()).unwrap();
+    machine.forget();
+    assert_eq!(size("/iso"), SMALL + book::MARK.len() as u64);
+    assert_eq!(machine.sha256("/iso").unwrap().unwrap(), marked.sha256("/iso").unwrap());
+}
