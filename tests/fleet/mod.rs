@@ -10,7 +10,7 @@ mod controller;
 mod host;
 mod proxy;
 
-pub use controller::{Controller, Running, Said};
+pub use controller::{Controller, Running};
 pub use host::Host;
 pub use proxy::Far;
 
@@ -318,7 +318,25 @@ impl Fleet {
 pub const USERS: [(&str, u32); 3] = [("admin", 7001), ("asks", 7002), ("plain", 7003)];
 
 /// What makes of a host an Enterprise Linux workstation, as far as files go.
-const LIKENESS: [(&str, &str); 0] = [];
+const LIKENESS: [(&str, &str); 6] = [
+    (
+        "etc/os-release",
+        "NAME=\"Rocky Linux\"\nID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"9.4\"\nPRETTY_NAME=\"Rocky Linux 9.4 (a likeness)\"\n",
+    ),
+    (
+        "etc/default/grub",
+        "GRUB_TIMEOUT=5\nGRUB_DEFAULT=saved\nGRUB_CMDLINE_LINUX=\"rhgb quiet\"\nGRUB_ENABLE_BLSCFG=true\n",
+    ),
+    ("etc/kernel/cmdline", "root=/dev/mapper/rl-root ro rhgb quiet\n"),
+    (
+        "boot/grub2/grub.cfg",
+        "### BEGIN /etc/grub.d/10_linux ###\ninsmod part_gpt\ninsmod blscfg\nblscfg\n### END /etc/grub.d/10_linux ###\n",
+    ),
+    (ENTRY, include_str!("entry.conf")),
+    ("boot/vmlinuz-5.14.0-427.13.1.el9_4.x86_64", "not a kernel\n"),
+];
+/// The boot entry of every host.
+pub const ENTRY: &str = "boot/loader/entries/m9-5.14.0-427.13.1.el9_4.x86_64.conf";
 
 /// Hosts that a test has for itself.
 pub struct Hosts {
