@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::fleet::{Controller, Far, fleet};
+use crate::fleet::{Controller, Far, Running, fleet};
 
 /// Ten copies, ten lines, five folders, five templates.
 pub fn thirty() -> String {
@@ -16,6 +16,33 @@ pub fn thirty() -> String {
         text += &format!("    - template: {{src: t.j2, dest: /etc/thirty.d/{n}/t}}\n");
     }
     text
+}
+
+/// The distance itself, proven with OpenSSH's own client: a login waits for the host several times, one after another, and
+/// each time costs what it should; and what waits for nobody is not counted.
+#[test]
+fn distance_is_counted() {
+    let Some(fleet) = fleet() else { return };
+    let hosts = fleet.take(1);
+    let round_trip = Duration::from_millis(100);
+    let far = [Far::from(fleet, &hosts[0], round_trip)];
+    let controller = Controller::far(fleet, &hosts, &far);
+    let login = |script: &str| {
+        let mut ssh = controller.command("ssh");
+        ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "UserKnownHostsFile=known_hosts", "-i"]).arg(fleet.key());
+        ssh.args(["-p", &far[0].port().to_string(), &format!("root@{}", far[0].address()), script]);
+        far[0].round_trips();
+        let said = Running::of(ssh).end(Duration::from_secs(30));
+        said.code(0);
+        (said.took, far[0].round_trips())
+    };
+    let (took, trips) = login("true");
+    // Banner, key exchange, services, authentication, channel: between 5 and 10, whichever way they are counted.
+    assert!((5..=10).contains(&trips), "{trips} round trips for a login");
+    let least = round_trip * u32::try_from(trips).unwrap();
+    assert!(took > least && took < least * 3, "{took:?} for a login of {trips} round trips");
+    let (_, many) = login("dd if=/dev/zero bs=64k count=50 2>/dev/null");
+    assert!(many <= trips + 5, "3 MB in one direction: {many} round trips, {trips} for nothing");
 }
 
 /// Over 30 ms of distance, 30 tasks with nothing to change cost at most 2 round trips more than none.

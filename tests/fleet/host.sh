@@ -14,7 +14,7 @@ mount -t overlay overlay -o "lowerdir=$folder/seed:/,upperdir=$own/upper,workdir
 root=$own/root
 
 mount -t proc proc "$root/proc"
-mount -t sysfs -o ro sysfs "$root/sys"
+mount --bind "$root/srv/sys" "$root/sys"   # the cards and the processors of a recorded workstation
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
 for device in null zero full random urandom tty; do
     : > "$root/dev/$device"

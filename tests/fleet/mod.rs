@@ -167,7 +167,8 @@ impl Fleet {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         };
         // Nothing of the running system shows through here.
-        let own = ["home", "boot", "etc/ssh", "etc/default", "etc/modprobe.d", "etc/dracut.conf.d", "etc/sudoers.d"];
+        let own =
+            ["home", "boot", "srv", "etc/ssh", "etc/default", "etc/modprobe.d", "etc/dracut.conf.d", "etc/sudoers.d"];
         let own = own.map(|path| (path, 0o755)).into_iter();
         for (path, mode) in own.chain([("root", 0o700), ("var/lib/vfio-provision", 0o700)]) {
             let path = seed.join(path);
@@ -214,10 +215,16 @@ impl Fleet {
         );
         put("etc/ssh/sshd_config", 0o600, include_str!("sshd_config"));
         put("etc/fstab", 0o644, "");
+        put("usr/bin/dracut", 0o755, DRACUT);
+        // The cards of the workstation that this project started from.
+        let recorded = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let machine = recorded.path().join("machine");
+        vfio_provision::host::Folder::open_or_unpack(&machine, Some("centos7-seed")).unwrap();
+        let copied = Command::new("cp").arg("-a").arg(machine.join("sys")).arg(seed.join("srv")).status();
+        assert!(copied.unwrap().success());
         for (path, text) in LIKENESS {
             put(path, 0o644, text);
         }
-        // A system where packages go another way than here has this as a link.
         let agent = fs::read(&self.program).unwrap();
         let agent_name = format!("agent-{:x}", Sha256::digest(&agent));
         let homes = USERS.map(|(name, id)| (format!("home/{name}"), id));
@@ -335,6 +342,9 @@ const LIKENESS: [(&str, &str); 6] = [
     (ENTRY, include_str!("entry.conf")),
     ("boot/vmlinuz-5.14.0-427.13.1.el9_4.x86_64", "not a kernel\n"),
 ];
+/// Makes what it is asked to make; what is in it is not what these tests are about.
+const DRACUT: &str =
+    "#!/bin/sh\nfor word; do case $word in /var/lib/vfio-provision/*) cat /etc/dracut.conf.d/* > $word;; esac; done\n";
 /// The boot entry of every host.
 pub const ENTRY: &str = "boot/loader/entries/m9-5.14.0-427.13.1.el9_4.x86_64.conf";
 
