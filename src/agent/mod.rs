@@ -6,12 +6,20 @@ pub mod journal;
 pub mod protocol;
 pub mod session;
 
-use std::io::{self, Read, Write};
+mod child;
+mod hub;
+mod stop;
+
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver};
 
 use crate::host::{Error, Folder, Live, Machine, Overlay, Result};
+use hub::Hub;
 use protocol::{Hello, MachineKind, Mode, Reply, Request};
 use session::Session;
+
+pub use stop::Stop;
 
 /// What an agent that is a process of its own says first: before it, what goes in may still be meant for sudo.
 pub const GREETING: &str = "vfio-provision agent\n";
@@ -21,41 +29,58 @@ pub const GREETING: &str = "vfio-provision agent\n";
 /// # Errors
 /// As [`serve`].
 pub fn serve_on_stdio() -> io::Result<()> {
-    let mut output = io::stdout().lock();
+    let mut output = io::BufWriter::new(io::stdout());
     output.write_all(GREETING.as_bytes())?;
     output.flush()?;
-    serve(io::stdin().lock(), output)
+    let stop = Stop::default();
+    let (sender, requests) = mpsc::channel();
+    let heard = stop.clone();
+    // A thread of its own: that the controller wants no more, or is gone, must be noticed in the middle of a task.
+    std::thread::Builder::new().name("requests".into()).spawn(move || {
+        let mut input = io::BufReader::new(io::stdin());
+        loop {
+            let request = match frame::read::<Request>(&mut input) {
+                Ok(Some(request)) => Ok(request),
+                Ok(None) => break,
+                Err(error) => Err(error),
+            };
+            let over = matches!(request, Err(_) | Ok(Request::End));
+            if matches!(request, Err(_) | Ok(Request::Stop)) {
+                heard.stop();
+            }
+            if sender.send(request).is_err() || over {
+                return;
+            }
+        }
+        heard.stop();
+    })?;
+    serve(&requests, &stop, &mut |reply| frame::write(&mut output, &reply))
 }
 
 /// Serves one controller until it says that it is done or goes away.
 ///
 /// # Errors
 /// When the pipe breaks or carries something that is no frame.
-pub fn serve(mut input: impl Read, mut output: impl Write) -> io::Result<()> {
-    let Some(Request::Hello(hello)) = frame::read::<Request>(&mut input)? else {
+pub fn serve(
+    requests: &Receiver<io::Result<Request>>,
+    stop: &Stop,
+    answer: &mut dyn FnMut(Reply) -> io::Result<()>,
+) -> io::Result<()> {
+    let Ok(first) = requests.recv() else { return Ok(()) };
+    let Request::Hello(hello) = first? else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the controller did not say hello"));
     };
-    let mut session = match open(&hello) {
+    let session = match open(&hello, stop) {
         Ok(session) => session,
-        Err(error) => return frame::write(&mut output, &Reply::Refused { error }),
+        Err(error) => return answer(Reply::Refused { error }),
     };
-    frame::write(&mut output, &Reply::Ready { version: env!("CARGO_PKG_VERSION").to_string() })?;
-    while let Some(request) = frame::read::<Request>(&mut input)? {
-        match request {
-            Request::Task(task) => {
-                // A controller that went away must not stop an action half-way: its absence shows when the task is over.
-                let mut lost = None;
-                let outcome = session.task(&task, &mut |reply| {
-                    if lost.is_none() {
-                        lost = frame::write(&mut output, &reply).err();
-                    }
-                });
-                if let Some(error) = lost {
-                    return Err(error);
-                }
-                frame::write(&mut output, &Reply::Done { id: task.id, outcome: Box::new(outcome) })?;
-            }
-            Request::Assume { ops } => session.assume(&ops),
+    answer(Reply::Ready { version: env!("CARGO_PKG_VERSION").to_string() })?;
+    let mut hub = Hub::new(hello, session, stop.clone());
+    while let Ok(request) = requests.recv() {
+        match request? {
+            Request::Task(task) => hub.task(*task, answer)?,
+            Request::Assume { ops } => hub.assume(&ops),
+            Request::Stop => answer(Reply::Stopped)?,
             Request::Hello(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "a second hello")),
             Request::End => break,
         }
@@ -63,7 +88,7 @@ pub fn serve(mut input: impl Read, mut output: impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn open(hello: &Hello) -> Result<Session> {
+fn open(hello: &Hello, stop: &Stop) -> Result<Session> {
     if hello.version != env!("CARGO_PKG_VERSION") {
         return Err(Error::failed(format!(
             "the controller is version {} and the program on this machine is {}",
@@ -92,5 +117,5 @@ fn open(hello: &Hello) -> Result<Session> {
         Mode::Plan => Box::new(Overlay::new(machine)),
         Mode::Apply => machine,
     };
-    Ok(Session::new(machine, hello.mode, journal, hello.pins.clone(), unpacked))
+    Ok(Session::new(machine, hello.mode, journal, hello.pins.clone(), unpacked, stop.clone()))
 }

@@ -1,6 +1,7 @@
 //! What controller and agent say to each other.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,25 @@ pub struct Hello {
     pub run: String,
     /// URL -> hex SHA-256, from the lock file beside the inventory.
     pub pins: BTreeMap<String, String>,
+    /// Who asks, and from where: `user@machine`.
+    pub from: String,
+}
+
+/// How to become another user on the machine.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Become {
+    /// The user.
+    pub user: String,
+    /// The password, where one is wanted.
+    pub password: Option<String>,
+}
+
+/// Never shows the password.
+impl fmt::Debug for Become {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let password = self.password.as_ref().map(|_| "***");
+        f.debug_struct("Become").field("user", &self.user).field("password", &password).finish()
+    }
 }
 
 /// One task with finished parameters.
@@ -54,6 +74,10 @@ pub struct Hello {
 pub struct Task {
     /// Comes back in the replies.
     pub id: u64,
+    /// Tasks are sent before the answers to earlier ones are back. Where one fails, the rest of its chain is dropped.
+    pub chain: u64,
+    /// As whom; `None`: as the user whom the connection belongs to.
+    pub user: Option<Become>,
     /// The module's name in the table.
     pub module: String,
     /// Its parameters.
@@ -67,7 +91,7 @@ pub struct Task {
 }
 
 /// What a controller says.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// First.
@@ -79,6 +103,8 @@ pub enum Request {
         /// What it foresaw.
         ops: Vec<Op>,
     },
+    /// Finish the action under way and begin no other; tasks that were sent ahead are dropped.
+    Stop,
     /// Last.
     End,
 }
@@ -118,6 +144,8 @@ pub enum Reply {
         /// How it ended.
         outcome: Box<Outcome>,
     },
+    /// As [`Request::Stop`] asked: nothing goes on any more.
+    Stopped,
 }
 
 /// How a task ended.
@@ -142,6 +170,15 @@ pub enum Status {
 }
 
 impl Status {
+    /// Is what was sent ahead after a task that ended so dropped? A dry run goes on after what can't be known.
+    pub fn breaks_chain(self, mode: Mode) -> bool {
+        match self {
+            Status::Ok | Status::Changed | Status::WouldChange | Status::Skipped => false,
+            Status::Unknown => mode == Mode::Apply,
+            Status::Failed | Status::Unreachable => true,
+        }
+    }
+
     /// As it stands in JSON.
     pub fn word(self) -> &'static str {
         match self {
@@ -175,7 +212,7 @@ pub struct Outcome {
     pub rebooted: bool,
     /// What went wrong.
     pub error: Option<Error>,
-    /// In a dry run: what would be done, for a saved plan and for agents of other users.
+    /// In a dry run: what would be done, for a saved plan and for agents of other users. An apply sends none back.
     pub actions: Vec<Action>,
     /// An act: of its result only `changed` is known in a dry run.
     pub act: bool,

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::journal::Journal;
 use super::protocol::{Mode, Outcome, Reply, Status, Task};
+use super::stop::Stop;
 use crate::change::action::Pin;
 use crate::change::{Action, Effect, Op, Plan};
 use crate::host::{Error, Host, Machine, Output, Result};
@@ -23,6 +24,7 @@ pub struct Session {
     pins: BTreeMap<String, String>,
     /// A recorded machine that was unpacked only for this dry run; removed at its end.
     unpacked: Option<PathBuf>,
+    stop: Stop,
 }
 
 impl Drop for Session {
@@ -42,8 +44,9 @@ impl Session {
         journal: Option<Journal>,
         pins: BTreeMap<String, String>,
         unpacked: Option<PathBuf>,
+        stop: Stop,
     ) -> Session {
-        Session { machine, mode, journal, pins, unpacked }
+        Session { machine, mode, journal, pins, unpacked, stop }
     }
 
     /// What another agent of this machine foresaw. What can't be foreseen here (it was there) changes nothing.
@@ -142,6 +145,11 @@ impl Session {
         }
         outcome.diffs.extend(diffs);
         for action in &plan.actions {
+            if self.stop.asked() {
+                return Err(
+                    Error::failed("stopped before its next action").hint("run it once more: it goes on from here")
+                );
+            }
             if let Some(journal) = &mut self.journal {
                 journal.record(self.machine.as_ref(), &task.title, task.no_log, &action.op)?;
             }

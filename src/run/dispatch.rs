@@ -8,12 +8,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use super::PlayRun;
+use super::ahead::Asked;
 use super::host::{Context, Flow, HostRun};
+use super::link::Link;
 use super::render::{self, Trouble};
-use super::saved::SavedTask;
-use super::task::{Ended, censor};
-use super::{PlayRun, agents::Agents};
-use crate::agent::protocol::{self, Outcome, Reply, Status};
+use super::task::Ended;
+use crate::agent::protocol::{self, Become, Outcome, Status};
 use crate::diag::{Diagnostic, Source};
 use crate::host::Error;
 use crate::inventory::ConnectionKind;
@@ -21,7 +22,6 @@ use crate::modules::Side;
 use crate::playbook::{Common, RoleFrom, RoleUse, Task};
 use crate::report::{Event, TaskId};
 use crate::template::Var;
-use crate::transport::Become;
 use crate::yaml::{self, Node, NodeValue};
 
 /// Includes that nest deeper than this include themselves.
@@ -110,6 +110,12 @@ impl HostRun<'_> {
 
     fn set_fact(&mut self, task: &Task, context: &Context, play: &PlayRun) -> Result<Ended, Trouble> {
         let Some(map) = task.params.as_map() else { return Ok(Ended::new(Outcome::default())) };
+        if map.iter().any(|(key, _)| self.awaits_result(&key.name)) {
+            let flow = self.catch_up(play);
+            if flow != Flow::Next {
+                return Ok(Ended { silent: true, flow, ..Ended::new(Outcome::default()) });
+            }
+        }
         let mut facts = Vec::new();
         for (key, node) in map.iter().filter(|(key, _)| key.name != "cacheable") {
             let value = match self.shared.render.node(node, &self.scope(play, context)).map_err(|t| self.judged(t)) {
@@ -234,12 +240,18 @@ impl HostRun<'_> {
         self.depth += 1;
         let flow = inside(self);
         self.depth -= 1;
-        Ok(Ended { outcome: Outcome::default(), flow, silent: true })
+        Ok(Ended { silent: true, flow, ..Ended::new(Outcome::default()) })
     }
 
     fn meta(&mut self, task: &Task, context: &Context, play: &PlayRun) -> Result<Ended, Trouble> {
         let parameters = self.parameters(task, context, play)?;
         let action = parameters.values().next().and_then(Value::as_str).unwrap_or("noop");
+        if matches!(action, "clear_facts" | "reset_connection") {
+            let flow = self.catch_up(play);
+            if flow != Flow::Next {
+                return Ok(Ended { silent: true, flow, ..Ended::new(Outcome::default()) });
+            }
+        }
         let flow = match action {
             "flush_handlers" => {
                 let outer = Context { common: play.play.common(), ..Context::default() };
@@ -252,12 +264,12 @@ impl HostRun<'_> {
                 Flow::Next
             }
             "reset_connection" => {
-                self.agents = None;
+                self.link = None;
                 Flow::Next
             }
             _ => Flow::Next,
         };
-        Ok(Ended { outcome: Outcome::default(), flow, silent: true })
+        Ok(Ended { silent: true, flow, ..Ended::new(Outcome::default()) })
     }
 
     fn template(&mut self, task: &Task, context: &Context, play: &PlayRun, id: &TaskId) -> Result<Ended, Trouble> {
@@ -350,60 +362,32 @@ impl HostRun<'_> {
             }
             return Ok(Ended::new(outcome));
         }
-        let user = self.user(context, play)?;
         let hidden = self.is_hidden(context, play);
         let request = protocol::Task {
             id: 0,
+            chain: 0,
+            user: self.user(context, play)?,
             module: module.to_string(),
             parameters: Value::Object(parameters),
             title: id.task.clone(),
             no_log: hidden,
             expect: None,
         };
-        let outcome = self.send(user, request, id, hidden, true);
-        Ok(Ended::new(outcome))
+        let asked = Some(Box::new(Asked { request, hidden, keep: true }));
+        Ok(Ended { asked, ..Ended::new(Outcome::default()) })
     }
 
-    /// Sends a finished task, tells what comes back on the way, and keeps what outlasts the task.
-    pub(super) fn send(
-        &mut self,
-        user: Option<Become>,
-        request: protocol::Task,
-        id: &TaskId,
-        hidden: bool,
-        keep: bool,
-    ) -> Outcome {
-        let saved = SavedTask::new(id, &user, &request);
-        let sink = &self.shared.sink;
-        let mut tell = |reply: Reply| match reply {
-            Reply::Shown { mut diffs, .. } => {
-                if hidden {
-                    diffs.iter_mut().for_each(censor);
-                }
-                sink.event(Event::Shown { id: id.clone(), diffs });
-            }
-            Reply::Progress { text, .. } => sink.event(Event::Progress { id: id.clone(), text }),
-            _ => {}
-        };
-        let answer = match agents(&mut self.agents, self.reach.as_ref(), &self.inventory_folder, self.shared) {
-            Ok(agents) => agents.task(user, request, &mut tell),
-            Err(error) => Err(error),
-        };
-        let mut outcome = match answer {
-            Ok(outcome) => outcome,
-            Err(error) => return Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() },
-        };
-        if keep {
-            self.saved.push(saved.with(&outcome));
+    /// The way to the host's agent, which is started when it is first wanted.
+    pub(super) fn link(&mut self) -> Result<&mut Link, Error> {
+        if self.link.is_none() {
+            let reach = self.reach.as_ref().ok_or_else(|| Error::failed("the host has no connection"))?;
+            let machine = Link::machine(reach, &self.inventory_folder)?;
+            self.link = Some(Link::open(reach, self.shared.hello(machine, self.shared.mode))?);
         }
-        let key = format!("{}|{}|{}", id.role.as_deref().unwrap_or(""), id.task, id.item.as_deref().unwrap_or(""));
-        self.remember_reboot(key, std::mem::take(&mut outcome.reboot), outcome.rebooted);
-        self.keep_facts(&outcome);
-        self.keep_pins(&outcome.pins);
-        outcome
+        self.link.as_mut().ok_or_else(|| Error::failed("the host has no connection"))
     }
 
-    fn keep_facts(&mut self, outcome: &Outcome) {
+    pub(super) fn keep_facts(&mut self, outcome: &Outcome) {
         let Some(Value::Object(facts)) = outcome.result.get("ansible_facts") else { return };
         let mut plain = Map::new();
         for (name, value) in facts {
@@ -418,7 +402,7 @@ impl HostRun<'_> {
         }
     }
 
-    fn keep_pins(&self, pins: &BTreeMap<String, String>) {
+    pub(super) fn keep_pins(&self, pins: &BTreeMap<String, String>) {
         if let Err(error) = self.shared.lock.add(pins) {
             self.shared.sink.event(Event::Warning(format!("can't write the lock file: {error}")));
         }
@@ -453,19 +437,6 @@ impl HostRun<'_> {
             .or_else(|| reach.and_then(|reach| reach.become_password.clone()));
         Ok(Some(Become { user, password }))
     }
-}
-
-fn agents<'b>(
-    open: &'b mut Option<Agents>,
-    reach: Option<&crate::inventory::Connection>,
-    folder: &Path,
-    shared: &super::Shared,
-) -> Result<&'b mut Agents, Error> {
-    if open.is_none() {
-        let reach = reach.ok_or_else(|| Error::failed("the host has no connection"))?;
-        *open = Some(Agents::new(reach, folder, shared.mode, &shared.run, shared.lock.pins())?);
-    }
-    open.as_mut().ok_or_else(|| Error::failed("the host has no connection"))
 }
 
 /// `dest: /etc/x/` means a file in that folder, called as the source is.

@@ -6,16 +6,16 @@ use std::time::Instant;
 use rayon::prelude::*;
 use serde_json::Value;
 
-use super::agents::Agents;
+use super::ahead::Asked;
 use super::host::HostRun;
+use super::link::Link;
 use super::saved::{SavedHost, SavedPlan};
 use super::{Finish, HostStart, Settings, Shared, host_start, run_name};
-use crate::agent::protocol::{Mode, Outcome, Status};
+use crate::agent::protocol::{Become, Mode, Outcome, Status};
 use crate::diag::Diagnostic;
 use crate::host::Error;
 use crate::inventory::Inventory;
 use crate::report::{Event, Recap, Sink};
-use crate::transport::Become;
 
 /// What came of one host's check: nothing, or the task that would be different now and why.
 type Moved = Option<(usize, Error)>;
@@ -49,6 +49,7 @@ pub fn execute(plan: &SavedPlan, settings: &Settings, sink: &Arc<Sink>) -> Resul
         options: settings.clone(),
         mode: Mode::Apply,
         run: run_name(),
+        from: super::who(),
         loader: Arc::new(std::sync::Mutex::new(crate::playbook::Loader::new(Default::default()))),
         render,
         sink: Arc::clone(sink),
@@ -85,7 +86,9 @@ fn one_host<'a>(saved: &SavedHost, start: &HostStart, shared: &'a Shared) -> Hos
             for (index, task) in saved.tasks.iter().enumerate() {
                 let begun = Instant::now();
                 let user = user_of(task.user.as_deref(), start, shared);
-                let outcome = host.send(user, task.request(true), &task.id(&saved.name), task.no_log, false);
+                let request = task.request(user, true);
+                let asked = Asked { request, hidden: task.no_log, keep: false };
+                let outcome = host.ask_now(&asked, &task.id(&saved.name));
                 let over = matches!(outcome.status, Status::Failed | Status::Unreachable | Status::Unknown);
                 tell_after(&mut host, saved, index, outcome, begun);
                 if over {
@@ -105,10 +108,11 @@ fn user_of(user: Option<&str>, start: &HostStart, shared: &Shared) -> Option<Bec
 
 /// Would the machine take the same actions now as when the plan was made? Asked in a dry run, before anything is done.
 fn moved_on(saved: &SavedHost, start: &HostStart, shared: &Shared) -> Result<Moved, Error> {
-    let mut agents = Agents::new(&start.connection, &start.folder, Mode::Plan, &shared.run, shared.lock.pins())?;
+    let machine = Link::machine(&start.connection, &start.folder)?;
+    let mut link = Link::open(&start.connection, shared.hello(machine, Mode::Plan))?;
     for (index, task) in saved.tasks.iter().enumerate() {
         let user = user_of(task.user.as_deref(), start, shared);
-        let outcome = agents.task(user, task.request(false), &mut |_| ())?;
+        let outcome = link.task(task.request(user, false), &mut |_| ())?;
         let Some(expected) = &task.actions else { continue };
         let error = match (outcome.status, outcome.error) {
             (Status::Failed, Some(error)) => error,

@@ -1,13 +1,15 @@
 //! One host on its way through a play: order, blocks, roles, handlers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use indexmap::{IndexMap, IndexSet};
 use serde_json::{Map, Value, json};
 
-use super::agents::Agents;
+use super::ahead::Step;
+use super::link::Link;
 use super::saved::SavedTask;
 use super::vars::{HostVars, Layer, Scope};
 use super::{PlayRun, Shared};
@@ -70,7 +72,13 @@ pub(super) struct HostRun<'a> {
     pub vars: HostVars,
     pub reach: Option<Reach>,
     pub inventory_folder: PathBuf,
-    pub agents: Option<Agents>,
+    pub link: Option<Link>,
+    /// What is on its way, the oldest first.
+    pub ahead: VecDeque<Step>,
+    /// When the last task was told: the next one's time begins there.
+    pub told_at: Option<Instant>,
+    /// Above 0: every task is waited for before the next one.
+    pub one_by_one: usize,
     pub recap: HostRecap,
     /// Why it must boot again, by task: a task that is asked again says it anew.
     pub reboot: IndexMap<String, Vec<String>>,
@@ -99,7 +107,10 @@ impl<'a> HostRun<'a> {
             vars: HostVars::default(),
             reach: None,
             inventory_folder: PathBuf::new(),
-            agents: None,
+            link: None,
+            ahead: VecDeque::new(),
+            told_at: None,
+            one_by_one: 0,
             recap: HostRecap::default(),
             reboot: IndexMap::new(),
             partial: HashMap::new(),
@@ -153,7 +164,7 @@ impl<'a> HostRun<'a> {
                 return flow;
             }
         }
-        Flow::Next
+        self.catch_up(play)
     }
 
     fn roles_and_tasks(&mut self, context: &Context, play: &PlayRun) -> Flow {
@@ -181,6 +192,20 @@ impl<'a> HostRun<'a> {
     }
 
     fn block(&mut self, block: &Block, context: &Context, play: &PlayRun) -> Flow {
+        if block.rescue.is_empty() && block.always.is_empty() {
+            return self.items(&block.block, &context.under(&block.common), play);
+        }
+        let flow = self.catch_up(play);
+        if flow != Flow::Next {
+            return flow;
+        }
+        self.one_by_one += 1;
+        let flow = self.guarded_block(block, context, play);
+        self.one_by_one -= 1;
+        flow
+    }
+
+    fn guarded_block(&mut self, block: &Block, context: &Context, play: &PlayRun) -> Flow {
         let context = context.under(&block.common);
         let mut flow = self.items(&block.block, &context, play);
         let mut failure = None;
@@ -233,6 +258,12 @@ impl<'a> HostRun<'a> {
 
     /// Runs what was notified, in the order in which handlers are defined.
     pub(super) fn flush_handlers(&mut self, play: &PlayRun, context: &Context) -> Flow {
+        if self.ahead.iter().any(Step::may_notify) {
+            let flow = self.catch_up(play);
+            if flow != Flow::Next {
+                return flow;
+            }
+        }
         while !self.notified.is_empty() {
             let mut due: Vec<usize> = self.notified.drain(..).collect();
             due.sort_unstable();
@@ -252,6 +283,10 @@ impl<'a> HostRun<'a> {
                 if flow != Flow::Next {
                     return flow;
                 }
+            }
+            let flow = self.catch_up(play);
+            if flow != Flow::Next {
+                return flow;
             }
         }
         Flow::Next
@@ -280,6 +315,9 @@ impl<'a> HostRun<'a> {
     /// The variables that a task sees, the strongest first (Ansible's order of precedence).
     pub(super) fn scope<'b>(&'b self, play: &'b PlayRun, context: &'b Context) -> Scope<'b> {
         let mut scope = Scope::default();
+        if self.is_ahead() {
+            scope.push(Layer::Awaited("vfio_provision_reboot_reasons"));
+        }
         scope.push(Layer::Known(&self.vars.magic));
         scope.push(Layer::Known(&self.shared.shared_magic));
         if let Some(words) = &context.words {
@@ -298,6 +336,9 @@ impl<'a> HostRun<'a> {
         }
         scope.push(Layer::Raw(&self.vars.vars_files));
         scope.push(Layer::Nodes(&play.play.vars));
+        if self.facts_are_ahead() {
+            scope.push(Layer::AwaitedFacts);
+        }
         scope.push(Layer::Known(&self.vars.facts));
         scope.push(Layer::Raw(&self.vars.inventory));
         if let Some(role) = &context.role {

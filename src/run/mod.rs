@@ -1,11 +1,12 @@
 //! Who goes when: plays in order, hosts side by side, each task with finished parameters to its agent; events out.
 
-mod agents;
+mod ahead;
 mod check;
 mod dispatch;
 mod exact;
 mod extra_vars;
 mod host;
+mod link;
 mod list;
 mod lock;
 mod prelude;
@@ -23,7 +24,7 @@ use indexmap::IndexMap;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
-use crate::agent::protocol::Mode;
+use crate::agent::protocol::{Hello, MachineKind, Mode};
 use crate::diag::Diagnostic;
 use crate::inventory::{Connection, Inventory};
 use crate::playbook::{LoadOptions, Loader, Play, RoleUse, Site};
@@ -104,6 +105,8 @@ struct Shared {
     mode: Mode,
     /// The run's name.
     run: String,
+    /// Who runs it.
+    from: String,
     loader: Arc<Mutex<Loader>>,
     render: Render,
     sink: Arc<Sink>,
@@ -111,6 +114,28 @@ struct Shared {
     extra_vars: Stored,
     /// The magic variables that all hosts share: `groups`, which grows with their number.
     shared_magic: Stored,
+}
+
+impl Shared {
+    /// What a host's agent is told first.
+    fn hello(&self, machine: MachineKind, mode: Mode) -> Hello {
+        Hello {
+            version: env!("CARGO_PKG_VERSION").into(),
+            machine,
+            mode,
+            run: self.run.clone(),
+            pins: self.lock.pins(),
+            from: self.from.clone(),
+        }
+    }
+}
+
+/// Who runs this, and where: `user@machine`.
+fn who() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let uid = || format!("uid {}", rustix::process::getuid().as_raw());
+    format!("{}@{machine}", user.filter(|user| !user.is_empty()).unwrap_or_else(uid))
 }
 
 /// What a run leaves.
@@ -299,6 +324,7 @@ impl Prepared {
             options: self.settings.clone(),
             mode,
             run: run_name(),
+            from: who(),
             loader: Arc::clone(&self.loader),
             render: Render::default(),
             sink: Arc::clone(sink),

@@ -6,12 +6,13 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 
 use super::PlayRun;
+use super::ahead::{Asked, State, Step, What};
 use super::dispatch::read_vars;
 use super::host::{Context, Flow, HostRun};
 use super::render::{self, Trouble};
 use crate::agent::protocol::{self, Outcome, Status};
 use crate::playbook::RoleUse;
-use crate::report::{Event, TaskId};
+use crate::report::{Event, Finished, TaskId};
 use crate::template::Lookup;
 
 impl HostRun<'_> {
@@ -87,19 +88,28 @@ impl HostRun<'_> {
             Ok(false) => return Flow::Next,
             Err(trouble) => return self.give_up(id, trouble),
         }
-        let begun = Instant::now();
         let request = protocol::Task {
             id: 0,
+            chain: 0,
+            user: None,
             module: "setup".into(),
             parameters: json!({}),
             title: id.task.clone(),
             no_log: false,
             expect: None,
         };
-        let mut outcome = self.send(None, request, &id, false, false);
-        let finished = self.finished(id.clone(), &outcome, begun.elapsed());
-        let mut finished = finished;
+        let state = State::Asked(Box::new(Asked { request, hidden: false, keep: false }));
+        let step = Step { what: What::Facts, context: context.clone(), id, begun: Instant::now(), state };
+        match self.push(step, play) {
+            Flow::Next if !self.may_go_ahead() => self.catch_up(play),
+            flow => flow,
+        }
+    }
+
+    /// Facts have come, or have not.
+    pub(super) fn facts_gathered(&mut self, mut outcome: Outcome, mut finished: Finished) -> Flow {
         finished.result = Value::Object(std::mem::take(&mut outcome.result));
+        let task = finished.id.task.clone();
         self.shared.sink.event(Event::Finished(Box::new(finished)));
         match outcome.status {
             Status::Ok => {
@@ -113,7 +123,7 @@ impl HostRun<'_> {
             }
             _ => {
                 self.recap.counts.failed += 1;
-                Flow::Failed { task: id.task, result: json!({"failed": true}) }
+                Flow::Failed { task, result: json!({"failed": true}) }
             }
         }
     }
@@ -121,6 +131,17 @@ impl HostRun<'_> {
     /// Checks what a role was given against what its `meta/argument_specs.yml` says; `Some` when it is wrong.
     pub(super) fn check_arguments(&mut self, use_: &Arc<RoleUse>, context: &Context, play: &PlayRun) -> Option<Flow> {
         let spec = use_.role.head.argument_spec.as_ref()?;
+        let awaits = self.is_ahead() && {
+            let scope = self.scope(play, context);
+            let unknown = |option: &String| {
+                let value = self.shared.render.templar.evaluate(option, &scope);
+                value.is_err_and(|error| error.unknown().is_some())
+            };
+            spec.options.iter().any(|(option, _)| unknown(option))
+        };
+        if awaits && let Err(flow) = self.caught_up(play) {
+            return Some(flow);
+        }
         let mut given = Map::new();
         let mut wrong = Vec::new();
         {
@@ -142,6 +163,9 @@ impl HostRun<'_> {
         wrong.extend(spec.check(&given).into_iter().map(|problem| problem.message));
         if wrong.is_empty() {
             return None;
+        }
+        if let Err(flow) = self.caught_up(play) {
+            return Some(flow);
         }
         let name = use_.role.head.name.clone();
         let id = self.own_id(play, "Check the role's arguments", "assert", Some(&name));

@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::agent::protocol::{self, Outcome, Status};
+use crate::agent::protocol::{self, Become, Outcome, Status};
 use crate::change::Action;
 use crate::diag::Diagnostic;
 use crate::report::TaskId;
-use crate::transport::Become;
 
 /// Changes with the meaning of the file.
 const FORMAT: u32 = 1;
@@ -65,14 +64,14 @@ pub struct SavedTask {
 }
 
 impl SavedTask {
-    pub(super) fn new(id: &TaskId, user: &Option<Become>, request: &protocol::Task) -> SavedTask {
+    pub(super) fn new(id: &TaskId, request: &protocol::Task) -> SavedTask {
         SavedTask {
             play: id.play.clone(),
             role: id.role.clone(),
             task: id.task.clone(),
             module: id.module.clone(),
             item: id.item.clone(),
-            user: user.as_ref().map(|user| user.user.clone()),
+            user: request.user.as_ref().map(|user| user.user.clone()),
             no_log: request.no_log,
             asks: request.module.clone(),
             parameters: request.parameters.clone(),
@@ -96,9 +95,11 @@ impl SavedTask {
         }
     }
 
-    pub(super) fn request(&self, exactly: bool) -> protocol::Task {
+    pub(super) fn request(&self, user: Option<Become>, exactly: bool) -> protocol::Task {
         protocol::Task {
             id: 0,
+            chain: 0,
+            user,
             module: self.asks.clone(),
             parameters: self.parameters.clone(),
             title: self.task.clone(),

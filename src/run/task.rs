@@ -1,15 +1,18 @@
 //! One task on one host: conditions, loops, retries, results.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
+use super::ahead::{Asked, Results, State, Step, What, is_template, must_be_waited_for};
 use super::host::{Context, Flow, HostRun};
 use super::render::{self, Trouble};
 use super::vars::{Layer, Scope};
 use super::{PlayRun, tags};
 use crate::agent::protocol::{Mode, Outcome, Status};
 use crate::change::Diff;
+use crate::host::Error;
 use crate::playbook::Task;
 use crate::report::{Event, Finished, TaskId};
 use crate::template::Var;
@@ -21,6 +24,8 @@ const DELAY: u64 = 5;
 /// How one item of a task ended.
 pub(super) struct Ended {
     pub outcome: Outcome,
+    /// It is for the agent to do, and has not been asked for.
+    pub asked: Option<Box<Asked>>,
     /// Where the way goes on, for tasks that are about the way (`meta`, `include_tasks`, …).
     pub flow: Flow,
     /// Said already by the tasks it brought; it is no line of its own.
@@ -29,7 +34,7 @@ pub(super) struct Ended {
 
 impl Ended {
     pub(super) fn new(outcome: Outcome) -> Ended {
-        Ended { outcome, flow: Flow::Next, silent: false }
+        Ended { outcome, asked: None, flow: Flow::Next, silent: false }
     }
 
     pub(super) fn failed(trouble: Trouble) -> Ended {
@@ -41,7 +46,7 @@ impl Ended {
             }
             Trouble::Failed(message) => {
                 outcome.status = Status::Failed;
-                outcome.error = Some(crate::host::Error::failed(message));
+                outcome.error = Some(Error::failed(message));
             }
         }
         Ended::new(outcome)
@@ -49,7 +54,7 @@ impl Ended {
 }
 
 impl HostRun<'_> {
-    pub(super) fn task(&mut self, task: &Task, context: &Context, play: &PlayRun) -> Flow {
+    pub(super) fn task(&mut self, task: &Arc<Task>, context: &Context, play: &PlayRun) -> Flow {
         if self.given_up {
             return Flow::EndPlay;
         }
@@ -64,40 +69,63 @@ impl HostRun<'_> {
             }
             self.started = true;
         }
-        let context = context.with(common);
-        self.run_task(task, &context, play)
+        self.run_task(task, context.with(common), play)
     }
 
     /// A handler runs whatever the tags are: it was notified.
-    pub(super) fn handler(&mut self, task: &Task, context: &Context, play: &PlayRun) -> Flow {
-        let context = context.under(&task.common);
-        self.run_task(task, &context, play)
+    pub(super) fn handler(&mut self, task: &Arc<Task>, context: &Context, play: &PlayRun) -> Flow {
+        self.run_task(task, context.under(&task.common), play)
     }
 
-    fn run_task(&mut self, task: &Task, context: &Context, play: &PlayRun) -> Flow {
+    fn run_task(&mut self, task: &Arc<Task>, context: Context, play: &PlayRun) -> Flow {
         let Some(loop_) = &task.loop_ else {
-            let (ended, finished) = self.item(task, context, play, None);
-            let flow = ended.flow.clone();
-            let result = self.settle(task, context, play, ended, finished);
-            self.register(task, result.clone());
-            return self.way_on(task, result, flow);
+            let begun = Instant::now();
+            let (id, state) = match self.begin(task, &context, play, None) {
+                Ok(begun) => begun,
+                Err(flow) => return flow,
+            };
+            let wait = must_be_waited_for(task, &context);
+            let step = Step { what: What::Task(Arc::clone(task)), context, id, begun, state };
+            return match self.push(step, play) {
+                Flow::Next if wait => self.catch_up(play),
+                flow => flow,
+            };
         };
-        let items = match self.loop_items(loop_, context, play) {
+        let mut items = self.loop_items(loop_, &context, play);
+        if matches!(items, Err(Trouble::Unknown(_))) && self.is_ahead() {
+            match self.catch_up(play) {
+                Flow::Next => items = self.loop_items(loop_, &context, play),
+                flow => return flow,
+            }
+        }
+        let items = match items {
             Ok(items) => items,
             Err(trouble) => {
                 // A condition that is false anyway spares its task the list, which may not exist then.
-                let skip = matches!(self.conditions(&context.common.when, &self.scope(play, context)), Ok(false));
-                let ended = if skip { Ended::new(skipped()) } else { Ended::failed(trouble) };
-                let id = self.id(task, context, play, None);
-                let finished = self.finished(id, &ended.outcome, Duration::ZERO);
-                let result = self.settle(task, context, play, ended, finished);
-                self.register(task, result.clone());
-                return self.way_on(task, result, Flow::Next);
+                let mut skip = self.conditions(&context.common.when, &self.scope(play, &context));
+                if matches!(skip, Err(Trouble::Unknown(_))) && self.is_ahead() {
+                    match self.catch_up(play) {
+                        Flow::Next => skip = self.conditions(&context.common.when, &self.scope(play, &context)),
+                        flow => return flow,
+                    }
+                }
+                let ended = if skip == Ok(false) { Ended::new(skipped()) } else { Ended::failed(trouble) };
+                let id = match self.id(task, &context, play, None) {
+                    Ok(id) => id,
+                    Err(flow) => return flow,
+                };
+                let state = State::Over(Box::new(ended));
+                let what = What::Task(Arc::clone(task));
+                return self.push(Step { what, context, id, begun: Instant::now(), state }, play);
             }
         };
+        self.run_loop(task, context, play, items)
+    }
+
+    fn run_loop(&mut self, task: &Arc<Task>, context: Context, play: &PlayRun, items: Vec<Value>) -> Flow {
         let loop_var = task.loop_control.loop_var.clone().unwrap_or_else(|| "item".into());
-        let mut results = Vec::new();
-        let mut flow = Flow::Next;
+        let results = Results::default();
+        let wait = must_be_waited_for(task, &context);
         for (index, item) in items.into_iter().enumerate() {
             let mut words = Map::new();
             words.insert(loop_var.clone(), item.clone());
@@ -105,34 +133,32 @@ impl HostRun<'_> {
             if let Some(index_var) = &task.loop_control.index_var {
                 words.insert(index_var.clone(), index.into());
             }
-            let (ended, finished) = self.item(task, context, play, Some(&words));
-            let item_flow = ended.flow.clone();
-            let mut result = self.settle(task, context, play, ended, finished);
-            if let Value::Object(map) = &mut result {
-                map.insert(loop_var.clone(), item);
-            }
-            results.push(result);
-            if item_flow != Flow::Next || self.given_up {
-                flow = item_flow;
-                break;
+            let begun = Instant::now();
+            let context = self.with_words(&context, &words);
+            let (id, state) = match self.begin(task, &context, play, Some(&words)) {
+                Ok(begun) => begun,
+                Err(flow) => return flow,
+            };
+            let what =
+                What::Item { task: Arc::clone(task), results: Arc::clone(&results), name: loop_var.clone(), item };
+            let flow = match self.push(Step { what, context, id, begun, state }, play) {
+                Flow::Next if wait => self.catch_up(play),
+                flow => flow,
+            };
+            if flow != Flow::Next {
+                return flow;
             }
         }
-        let any = |key: &str| results.iter().any(|result| result.get(key) == Some(&Value::Bool(true)));
-        let all_skipped = !results.is_empty() && results.iter().all(|r| r.get("skipped") == Some(&Value::Bool(true)));
-        let mut result = json!({
-            "changed": any("changed"),
-            "failed": any("failed"),
-            "skipped": all_skipped,
-        });
-        if any("unknown") {
-            result["unknown"] = Value::Bool(true);
-        }
-        result["results"] = Value::Array(results);
-        self.register(task, result.clone());
-        self.way_on(task, result, flow)
+        let id = match self.id(task, &context, play, None) {
+            Ok(id) => id,
+            Err(flow) => return flow,
+        };
+        let what = What::LoopEnd { task: Arc::clone(task), results };
+        let state = State::Over(Box::new(Ended::new(Outcome::default())));
+        self.push(Step { what, context, id, begun: Instant::now(), state }, play)
     }
 
-    fn way_on(&mut self, task: &Task, result: Value, flow: Flow) -> Flow {
+    pub(super) fn way_on(&self, task: &Task, result: Value, flow: Flow) -> Flow {
         let failed = result.get("failed") == Some(&Value::Bool(true));
         let ignored = result.get("ignored") == Some(&Value::Bool(true))
             || result["results"]
@@ -153,40 +179,43 @@ impl HostRun<'_> {
         }
     }
 
-    /// Does one item (or the whole task where there is no loop), with its retries.
-    fn item(
+    /// Begins one item (or the whole task where there is no loop): what needs no agent is over then, what does is ready to
+    /// be asked. What depends on results that are on their way waits for them; `Err` when one of those ends the way.
+    fn begin(
         &mut self,
-        task: &Task,
+        task: &Arc<Task>,
         context: &Context,
         play: &PlayRun,
         words: Option<&Map<String, Value>>,
-    ) -> (Ended, Finished) {
-        let begun = Instant::now();
-        let with_item;
-        let context = match words {
-            Some(words) => {
-                with_item = self.with_words(context, words);
-                &with_item
-            }
-            None => context,
-        };
-        let id = self.id(task, context, play, words);
+    ) -> Result<(TaskId, State), Flow> {
+        let retried = !task.until.is_empty() || task.retries.is_some();
+        let may_hide = context.common.no_log.as_ref().is_some_and(is_template);
+        if self.is_ahead() && (retried || may_hide || !self.may_go_ahead()) {
+            self.caught_up(play)?;
+        }
+        let id = self.id(task, context, play, words)?;
+        let mut ended = self.attempt(task, context, play, &id);
+        if ended.outcome.status == Status::Unknown && ended.asked.is_none() && self.is_ahead() {
+            self.caught_up(play)?;
+            ended = self.attempt(task, context, play, &id);
+        }
+        if !retried
+            && self.may_go_ahead()
+            && let Some(asked) = ended.asked.take()
+        {
+            return Ok((id, State::Asked(asked)));
+        }
         let mut left = match self.retries(task, context, play) {
             Ok(left) => left,
-            Err(trouble) => {
-                let ended = Ended::failed(trouble);
-                let finished = self.finished(id, &ended.outcome, begun.elapsed());
-                return (ended, finished);
-            }
+            Err(trouble) => return Ok((id, State::Over(Box::new(Ended::failed(trouble))))),
         };
         let mut attempts = 1;
-        let sent = self.saved.len();
+        let mut was_asked = false;
         loop {
-            let mut ended = match self.conditions(&context.common.when, &self.scope(play, context)) {
-                Ok(true) => self.dispatch(task, context, play, &id),
-                Ok(false) => Ended::new(skipped()),
-                Err(trouble) => Ended::failed(trouble),
-            };
+            if let Some(asked) = ended.asked.take() {
+                was_asked = true;
+                ended.outcome = self.ask_now(&asked, &id);
+            }
             self.judge(task, context, play, &mut ended.outcome);
             let again = left > 0
                 && self.shared.mode == Mode::Apply
@@ -194,26 +223,45 @@ impl HostRun<'_> {
                 && !self.given_up
                 && !matches!(self.until(task, context, play, &ended.outcome), Ok(true));
             if !again {
-                let tried_all = attempts > 1 && left == 0 && !task.until.is_empty();
-                if tried_all && !matches!(self.until(task, context, play, &ended.outcome), Ok(true)) {
-                    ended.outcome.status = Status::Failed;
-                    ended.outcome.error.get_or_insert_with(|| {
-                        crate::host::Error::failed(format!("tried {attempts} times, and `until` does not hold"))
-                    });
-                }
-                if attempts > 1 {
-                    ended.outcome.result.insert("attempts".into(), attempts.into());
-                }
-                let finished = self.finished(id, &ended.outcome, begun.elapsed());
-                // What a machine was asked can be asked again; what could not even be asked is in no plan.
-                if ended.outcome.status == Status::Unknown && self.saved.len() == sent && task.module.name != "debug" {
-                    self.unsavable.push(finished.id.task.clone());
-                }
-                return (ended, finished);
+                break;
             }
             left -= 1;
             attempts += 1;
             std::thread::sleep(self.delay(task, context, play));
+            ended = self.attempt(task, context, play, &id);
+        }
+        let tried_all = attempts > 1 && left == 0 && !task.until.is_empty();
+        if tried_all && !matches!(self.until(task, context, play, &ended.outcome), Ok(true)) {
+            ended.outcome.status = Status::Failed;
+            ended
+                .outcome
+                .error
+                .get_or_insert_with(|| Error::failed(format!("tried {attempts} times, and `until` does not hold")));
+        }
+        if attempts > 1 {
+            ended.outcome.result.insert("attempts".into(), attempts.into());
+        }
+        // What a machine was asked can be asked again; what could not even be asked is in no plan.
+        if ended.outcome.status == Status::Unknown && !was_asked && task.module.name != "debug" {
+            self.unsavable.push(id.task.clone());
+        }
+        Ok((id, State::Over(Box::new(ended))))
+    }
+
+    /// One attempt: skipped, done here, or a question to the agent.
+    fn attempt(&mut self, task: &Task, context: &Context, play: &PlayRun, id: &TaskId) -> Ended {
+        match self.conditions(&context.common.when, &self.scope(play, context)) {
+            Ok(true) => self.dispatch(task, context, play, id),
+            Ok(false) => Ended::new(skipped()),
+            Err(trouble) => Ended::failed(trouble),
+        }
+    }
+
+    /// As [`HostRun::catch_up`], for where a value is wanted otherwise.
+    pub(super) fn caught_up(&mut self, play: &PlayRun) -> Result<(), Flow> {
+        match self.catch_up(play) {
+            Flow::Next => Ok(()),
+            flow => Err(flow),
         }
     }
 
@@ -243,7 +291,7 @@ impl HostRun<'_> {
     }
 
     /// `changed_when` and `failed_when`.
-    fn judge(&self, task: &Task, context: &Context, play: &PlayRun, outcome: &mut Outcome) {
+    pub(super) fn judge(&self, task: &Task, context: &Context, play: &PlayRun, outcome: &mut Outcome) {
         let known = matches!(outcome.status, Status::Ok | Status::Changed | Status::WouldChange | Status::Failed);
         if !known || (task.changed_when.is_empty() && task.failed_when.is_empty()) {
             return;
@@ -265,7 +313,7 @@ impl HostRun<'_> {
         match judged(&task.failed_when) {
             Some(Ok(true)) => {
                 outcome.status = Status::Failed;
-                outcome.error.get_or_insert_with(|| crate::host::Error::failed("`failed_when` says that it failed"));
+                outcome.error.get_or_insert_with(|| Error::failed("`failed_when` says that it failed"));
             }
             Some(Ok(false)) if outcome.status == Status::Failed => {
                 outcome.error = None;
@@ -290,7 +338,7 @@ impl HostRun<'_> {
     }
 
     /// Counts, tells, notifies; answers what `register` sees.
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         task: &Task,
         context: &Context,
@@ -386,7 +434,8 @@ impl HostRun<'_> {
         }
     }
 
-    fn register(&mut self, task: &Task, mut result: Value) {
+    /// Keeps what `register` asks for.
+    pub(super) fn keep_result(&mut self, task: &Task, mut result: Value) {
         let Some(name) = &task.register else { return };
         let name = name.value.clone();
         self.partial.remove(&name);
@@ -450,13 +499,22 @@ impl HostRun<'_> {
         self.hidden(context, play)
     }
 
+    /// Which task this is, for people. Its name may want results that are on their way; `Err` when one of those ends the way.
     pub(super) fn id(
-        &self,
+        &mut self,
         task: &Task,
         context: &Context,
         play: &PlayRun,
         words: Option<&Map<String, Value>>,
-    ) -> TaskId {
+    ) -> Result<TaskId, Flow> {
+        let label = task.loop_control.label.as_ref().filter(|_| words.is_some());
+        let awaits = [task.name.as_ref(), label].into_iter().flatten().any(|node| {
+            is_template(node)
+                && matches!(self.shared.render.node(node, &self.scope(play, context)), Err(Trouble::Unknown(_)))
+        });
+        if awaits {
+            self.caught_up(play)?;
+        }
         let scope = self.scope(play, context);
         let title = match &task.name {
             Some(node) => match self.shared.render.node(node, &scope) {
@@ -467,19 +525,19 @@ impl HostRun<'_> {
             None => task.module.name.to_string(),
         };
         let item = words.map(|words| {
-            let label = task.loop_control.label.as_ref().and_then(|label| self.shared.render.node(label, &scope).ok());
+            let label = label.and_then(|label| self.shared.render.node(label, &scope).ok());
             let loop_var = task.loop_control.loop_var.as_deref().unwrap_or("item");
             let value = label.or_else(|| words.get(loop_var).cloned()).unwrap_or(Value::Null);
             render::short(&value)
         });
-        TaskId {
+        Ok(TaskId {
             host: self.name.clone(),
             play: play.title.clone(),
             role: task.origin.role.as_ref().map(|role| role.name.clone()),
             task: title,
             module: task.module.name.to_string(),
             item,
-        }
+        })
     }
 
     pub(super) fn finished(&self, id: TaskId, outcome: &Outcome, duration: Duration) -> Finished {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
-use crate::template::{Lookup, Var};
+use crate::template::{AWAITED, Lookup, Var};
 use crate::yaml::{Key, Node};
 
 /// Variables that many tasks look at: looking costs no copy.
@@ -75,6 +75,10 @@ pub enum Layer<'a> {
     Final(&'a Map<String, Value>),
     /// Each of its own kind.
     Vars(&'a IndexMap<String, Var>),
+    /// One that a task on its way may change.
+    Awaited(&'a str),
+    /// Facts that are on their way.
+    AwaitedFacts,
 }
 
 impl Layer<'_> {
@@ -87,6 +91,8 @@ impl Layer<'_> {
             }
             Layer::Final(map) => map.get(name).cloned().map(Var::fixed),
             Layer::Vars(map) => map.get(name).cloned(),
+            Layer::Awaited(awaited) => (*awaited == name).then(|| Var::Unknown(AWAITED.into())),
+            Layer::AwaitedFacts => name.starts_with("ansible_").then(|| Var::Unknown(AWAITED.into())),
         }
     }
 
@@ -96,6 +102,7 @@ impl Layer<'_> {
             Layer::Final(map) => map.keys().cloned().collect(),
             Layer::Nodes(nodes) => nodes.iter().map(|(key, _)| key.name.clone()).collect(),
             Layer::Vars(map) => map.keys().cloned().collect(),
+            Layer::Awaited(_) | Layer::AwaitedFacts => Vec::new(),
         }
     }
 }

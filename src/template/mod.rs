@@ -36,6 +36,10 @@ pub use error::TemplateError;
 use eval::{Context, Shared};
 use text::{Origin, Piece};
 
+/// The reason of a variable that is unknown only until an earlier task has answered: not even whether it is defined can be
+/// said before.
+pub const AWAITED: &str = "an earlier task has not answered yet";
+
 /// A variable as a scope knows it.
 #[derive(Clone)]
 pub enum Var {

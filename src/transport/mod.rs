@@ -1,54 +1,58 @@
 //! A byte pipe to an agent. The agent is the same everywhere; only the pipe differs.
 
-mod child;
 mod thread;
 
 use std::io;
+use std::time::Instant;
 
 use crate::agent::protocol::{Hello, Reply, Request};
 use crate::host::Error;
-
-pub use child::Become;
 
 /// Where an agent is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// In this process.
     InProcess,
-    /// In a child of this process, as another user.
-    Child(Become),
+}
+
+/// What carries requests to an agent and its replies back.
+pub trait Pipe: Send {
+    /// Sends a request. It never waits for a far end that itself waits to be read: what comes meanwhile is kept.
+    ///
+    /// # Errors
+    /// When the far end is gone.
+    fn send(&mut self, request: &Request) -> io::Result<()>;
+
+    /// The next reply; `None` when the far end closed the conversation.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] when none came until then; anything else when the far end is gone.
+    fn receive(&mut self, until: Option<Instant>) -> io::Result<Option<Reply>>;
+
+    /// What to say when the other end is gone.
+    fn last_words(&mut self) -> String;
 }
 
 /// A conversation with one agent.
 pub struct Connection {
     pipe: Box<dyn Pipe>,
-}
-
-/// What carries the frames.
-trait Pipe: Send {
-    fn send(&mut self, request: &Request) -> io::Result<()>;
-    fn receive(&mut self) -> io::Result<Option<Reply>>;
-    /// What to say when the other end is gone.
-    fn last_words(&mut self) -> String;
+    /// It has greeted back.
+    ready: bool,
 }
 
 impl Connection {
-    /// Starts an agent and greets it.
+    /// Starts an agent and greets it. What is sent next need not wait until it greets back; [`Connection::receive`]
+    /// says if it refuses.
     ///
     /// # Errors
-    /// When it can't be started or refuses the machine: the host is unreachable then.
+    /// When it can't be started: the host is unreachable then.
     pub fn open(route: &Route, hello: Hello) -> Result<Connection, Error> {
         let pipe: Box<dyn Pipe> = match route {
             Route::InProcess => Box::new(thread::start()?),
-            Route::Child(user) => Box::new(child::start(user)?),
         };
-        let mut connection = Connection { pipe };
+        let mut connection = Connection { pipe, ready: false };
         connection.send(&Request::Hello(hello))?;
-        match connection.receive()? {
-            Reply::Ready { .. } => Ok(connection),
-            Reply::Refused { error } => Err(error),
-            _ => Err(Error::failed("the agent did not greet back")),
-        }
+        Ok(connection)
     }
 
     /// Sends a request.
@@ -56,18 +60,31 @@ impl Connection {
     /// # Errors
     /// When the agent is gone.
     pub fn send(&mut self, request: &Request) -> Result<(), Error> {
-        self.pipe.send(request).map_err(|error| self.gone(&error.to_string()))
+        match self.pipe.send(request) {
+            Ok(()) => Ok(()),
+            // An agent that refused says why before it goes.
+            Err(_) if !self.ready => match self.pipe.receive(None) {
+                Ok(Some(Reply::Refused { error })) => Err(error),
+                _ => Err(self.gone("it closed the connection")),
+            },
+            Err(error) => Err(self.gone(&error.to_string())),
+        }
     }
 
-    /// Waits for the next reply.
+    /// Waits for the next reply; `None` when there was none until then.
     ///
     /// # Errors
-    /// When the agent is gone.
-    pub fn receive(&mut self) -> Result<Reply, Error> {
-        match self.pipe.receive() {
-            Ok(Some(reply)) => Ok(reply),
-            Ok(None) => Err(self.gone("it closed the connection")),
-            Err(error) => Err(self.gone(&error.to_string())),
+    /// When the agent is gone, or refuses the machine.
+    pub fn receive(&mut self, until: Option<Instant>) -> Result<Option<Reply>, Error> {
+        loop {
+            match self.pipe.receive(until) {
+                Ok(Some(Reply::Ready { .. })) => self.ready = true,
+                Ok(Some(Reply::Refused { error })) => return Err(error),
+                Ok(Some(reply)) => return Ok(Some(reply)),
+                Ok(None) => return Err(self.gone("it closed the connection")),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(None),
+                Err(error) => return Err(self.gone(&error.to_string())),
+            }
         }
     }
 

@@ -1,42 +1,55 @@
-//! An agent in this process: the same frames, over two pipes.
+//! An agent in this process: the same words, over two channels.
 
-use std::io::{self, PipeReader, PipeWriter};
+use std::io;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use super::Pipe;
 use crate::agent::protocol::{Reply, Request};
-use crate::agent::{frame, serve};
+use crate::agent::{Stop, serve};
 use crate::host::Error;
 
 pub(super) struct Thread {
-    input: PipeReader,
-    output: Option<PipeWriter>,
+    replies: Receiver<Reply>,
+    requests: Option<Sender<io::Result<Request>>>,
+    stop: Stop,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
 pub(super) fn start() -> Result<Thread, Error> {
-    let trouble = |e: io::Error| Error::failed(format!("can't start an agent: {e}"));
-    let (agent_input, output) = io::pipe().map_err(trouble)?;
-    let (input, agent_output) = io::pipe().map_err(trouble)?;
+    let (requests, heard) = mpsc::channel();
+    let (answers, replies) = mpsc::channel();
+    let stop = Stop::default();
+    let asked = stop.clone();
     let thread = std::thread::Builder::new()
         .name("agent".into())
-        .spawn(move || serve(agent_input, io::BufWriter::new(agent_output)))
-        .map_err(trouble)?;
-    Ok(Thread { input, output: Some(output), thread: Some(thread) })
+        .spawn(move || {
+            let gone = |_| io::ErrorKind::BrokenPipe.into();
+            serve(&heard, &asked, &mut |reply| answers.send(reply).map_err(gone))
+        })
+        .map_err(|e| Error::failed(format!("can't start an agent: {e}")))?;
+    Ok(Thread { replies, requests: Some(requests), stop, thread: Some(thread) })
 }
 
 impl Pipe for Thread {
     fn send(&mut self, request: &Request) -> io::Result<()> {
-        match &mut self.output {
-            Some(output) => frame::write(output, request),
-            None => Err(io::ErrorKind::BrokenPipe.into()),
+        if matches!(request, Request::Stop) {
+            self.stop.stop();
+        }
+        let sent = self.requests.as_ref().and_then(|requests| requests.send(Ok(request.clone())).ok());
+        sent.ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+    fn receive(&mut self, until: Option<Instant>) -> io::Result<Option<Reply>> {
+        let Some(until) = until else { return Ok(self.replies.recv().ok()) };
+        match self.replies.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(reply) => Ok(Some(reply)),
+            Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
         }
     }
-    fn receive(&mut self) -> io::Result<Option<Reply>> {
-        frame::read(&mut self.input)
-    }
     fn last_words(&mut self) -> String {
-        self.output = None;
+        self.requests = None;
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(Err(error))) => error.to_string(),
             Some(Err(_)) => "the agent crashed: please report it".into(),
@@ -47,8 +60,8 @@ impl Pipe for Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        // Closing its input ends the agent; waiting for it makes what it clears away be gone when we are.
-        self.output = None;
+        // Without requests the agent ends; waiting for it makes what it clears away be gone when we are.
+        self.requests = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -4,14 +4,13 @@
 //! sudo may ask or not (it asks nobody who needs none), and may ask again, so it gets a password only for its prompt.
 
 use std::io::{self, Read, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{self, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::Pipe;
-use crate::agent::protocol::{Reply, Request};
-use crate::agent::{GREETING, frame};
+use super::protocol::{Become, Reply, Request};
+use super::{GREETING, frame};
 use crate::host::Error;
 
 /// What sudo says when it wants a password; nothing else on its standard error looks so.
@@ -21,27 +20,31 @@ const WORDS: usize = 4096;
 /// How long is waited for the rest of it after the child ended: something that it left behind may hold the pipe.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How to become another user on this machine.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Become {
-    /// The user.
-    pub user: String,
-    /// sudo's password, where it wants one.
-    pub password: Option<String>,
+/// Tells a child to stop, from any thread.
+pub(super) struct Stopper(Output);
+
+impl Stopper {
+    pub(super) fn stop(&self) {
+        if let Some(output) = &mut *locked(&self.0) {
+            // A child that is gone has stopped.
+            let _ = frame::write(output, &Request::Stop);
+        }
+    }
 }
 
 /// The way to the child; gone when it is closed.
 type Output = Arc<Mutex<Option<ChildStdin>>>;
 
-pub(super) struct Process {
-    child: Child,
+/// An agent of this machine that runs as another user.
+pub(super) struct Child {
+    child: process::Child,
     input: ChildStdout,
     output: Output,
     words: Arc<Mutex<String>>,
     errors: Option<JoinHandle<()>>,
 }
 
-pub(super) fn start(user: &Become) -> Result<Process, Error> {
+pub(super) fn start(user: &Become) -> Result<Child, Error> {
     let trouble = |why: String| Error::failed(format!("can't become {}: {why}", user.user));
     let program =
         std::env::current_exe().map_err(|e| Error::failed(format!("can't tell which program this is: {e}")))?;
@@ -68,7 +71,7 @@ pub(super) fn start(user: &Become) -> Result<Process, Error> {
         .name("sudo".into())
         .spawn(move || listener.listen(errors))
         .map_err(|e| trouble(format!("no thread can be started: {e}")))?;
-    let mut process = Process { child, input, output, words, errors: Some(errors) };
+    let mut process = Child { child, input, output, words, errors: Some(errors) };
     let mut greeting = [0; GREETING.len()];
     match process.input.read_exact(&mut greeting) {
         Ok(()) if greeting == *GREETING.as_bytes() => Ok(process),
@@ -130,17 +133,21 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Pipe for Process {
-    fn send(&mut self, request: &Request) -> io::Result<()> {
+impl Child {
+    pub(super) fn send(&mut self, request: &Request) -> io::Result<()> {
         match &mut *locked(&self.output) {
             Some(output) => frame::write(output, request),
             None => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
-    fn receive(&mut self) -> io::Result<Option<Reply>> {
+    pub(super) fn receive(&mut self) -> io::Result<Option<Reply>> {
         frame::read(&mut self.input)
     }
-    fn last_words(&mut self) -> String {
+    /// What stops it in the middle of a task.
+    pub(super) fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.output))
+    }
+    pub(super) fn last_words(&mut self) -> String {
         *locked(&self.output) = None;
         let _ = self.child.wait();
         let ended = Instant::now();
@@ -151,7 +158,7 @@ impl Pipe for Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for Child {
     fn drop(&mut self) {
         *locked(&self.output) = None;
         let _ = self.child.wait();

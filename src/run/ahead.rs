@@ -1,0 +1,318 @@
+//! Tasks that have been asked for and have not answered yet, and those that are over and wait for their turn to be told.
+//!
+//! The way through a play goes on while machines work: what comes next is sent before the answers to earlier tasks are
+//! back, until something depends on a result that is not there. Everything is told, counted and registered in the order
+//! of the play.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::PlayRun;
+use super::host::{Context, Flow, HostRun};
+use super::saved::SavedTask;
+use super::task::{Ended, censor};
+use crate::agent::protocol::{self, Outcome, Reply, Status};
+use crate::inventory::ConnectionKind;
+use crate::playbook::Task;
+use crate::report::{Event, TaskId};
+use crate::template::{AWAITED, Var};
+use crate::yaml::{Node, NodeValue};
+
+/// No more tasks than this are on their way: their parameters are kept until they have answered.
+const MOST: usize = 200;
+
+/// The results of a loop's items.
+pub(super) type Results = Arc<Mutex<Vec<Value>>>;
+
+/// One task, or one item of one, on its way.
+pub(super) struct Step {
+    pub what: What,
+    pub context: Context,
+    pub id: TaskId,
+    pub begun: Instant,
+    pub state: State,
+}
+
+/// What it is that is on its way.
+pub(super) enum What {
+    /// What the machine is.
+    Facts,
+    /// A task without a loop.
+    Task(Arc<Task>),
+    /// One item of a loop, under the name of the loop's variable.
+    Item { task: Arc<Task>, results: Results, name: String, item: Value },
+    /// All items are over.
+    LoopEnd { task: Arc<Task>, results: Results },
+}
+
+/// How far it is.
+pub(super) enum State {
+    /// The agent has been asked, or is about to be.
+    Asked(Box<Asked>),
+    /// Over, and not told yet.
+    Over(Box<Ended>),
+}
+
+/// A finished question to the agent.
+#[derive(Clone)]
+pub(super) struct Asked {
+    pub request: protocol::Task,
+    /// Its words are secret.
+    pub hidden: bool,
+    /// A saved plan must hold it.
+    pub keep: bool,
+}
+
+impl What {
+    fn task(&self) -> Option<&Arc<Task>> {
+        match self {
+            What::Facts => None,
+            What::Task(task) | What::Item { task, .. } | What::LoopEnd { task, .. } => Some(task),
+        }
+    }
+}
+
+impl Step {
+    /// May its answer notify a handler?
+    pub(super) fn may_notify(&self) -> bool {
+        self.what.task().is_some_and(|task| !task.notify.is_empty())
+    }
+}
+
+impl HostRun<'_> {
+    /// Is anything on its way?
+    pub(super) fn is_ahead(&self) -> bool {
+        !self.ahead.is_empty()
+    }
+
+    /// Are facts on their way?
+    pub(super) fn facts_are_ahead(&self) -> bool {
+        self.ahead.iter().any(|step| matches!(step.what, What::Facts))
+    }
+
+    /// May tasks be sent before earlier ones have answered? Not where what a task does on the machine can change what
+    /// this program reads here, and not where a failure is caught, as what follows is not yet known then.
+    pub(super) fn may_go_ahead(&self) -> bool {
+        self.one_by_one == 0 && self.reach.as_ref().is_none_or(|reach| reach.kind != ConnectionKind::Local)
+    }
+
+    /// Takes a task on its way, and asks for it if it must be asked for.
+    pub(super) fn push(&mut self, mut step: Step, play: &PlayRun) -> Flow {
+        if let State::Asked(asked) = &step.state
+            && let Err(error) = self.ask_ahead(asked.request.clone())
+        {
+            let outcome = Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() };
+            step.state = State::Over(Box::new(Ended::new(outcome)));
+        }
+        let ends = match &step.state {
+            State::Asked(_) => false,
+            State::Over(ended) => {
+                ended.flow != Flow::Next || matches!(ended.outcome.status, Status::Failed | Status::Unreachable)
+            }
+        };
+        if !matches!(step.what, What::Item { .. })
+            && let Some(name) = step.what.task().and_then(|task| task.register.as_ref())
+        {
+            self.vars.set.insert(name.value.clone(), Var::Unknown(AWAITED.into()));
+        }
+        self.ahead.push_back(step);
+        let told_at_once = matches!(self.ahead.front(), Some(Step { state: State::Over(_), .. }));
+        if ends {
+            self.catch_up(play)
+        } else if told_at_once || self.ahead.len() > MOST {
+            self.tell_next(play)
+        } else {
+            Flow::Next
+        }
+    }
+
+    /// Waits until all that was sent has answered.
+    pub(super) fn catch_up(&mut self, play: &PlayRun) -> Flow {
+        while self.is_ahead() {
+            let flow = self.tell_next(play);
+            if flow != Flow::Next {
+                return flow;
+            }
+        }
+        Flow::Next
+    }
+
+    /// Waits for the oldest that is on its way, and tells it.
+    fn tell_next(&mut self, play: &PlayRun) -> Flow {
+        let Some(step) = self.ahead.pop_front() else { return Flow::Next };
+        let (ended, broken) = match step.state {
+            State::Over(ended) => (*ended, false),
+            State::Asked(asked) => {
+                let mut outcome = self.answer(&asked, &step.id);
+                let broken = outcome.status.breaks_chain(self.shared.mode);
+                if let Some(task) = step.what.task() {
+                    self.judge(task, &step.context, play, &mut outcome);
+                }
+                (Ended::new(outcome), broken)
+            }
+        };
+        let begun = self.told_at.map_or(step.begun, |told_at| told_at.max(step.begun));
+        let flow = self.tell(step.what, &step.context, step.id, begun, ended, play);
+        self.told_at = Some(Instant::now());
+        if flow != Flow::Next || self.given_up {
+            self.ahead.clear();
+            if let Some(link) = &mut self.link {
+                link.new_chain();
+            }
+        } else if broken {
+            self.send_again();
+        }
+        flow
+    }
+
+    /// What was dropped because an earlier task failed is to be done all the same.
+    fn send_again(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        link.new_chain();
+        for step in &mut self.ahead {
+            if let State::Asked(asked) = &step.state
+                && let Err(error) = link.send(asked.request.clone())
+            {
+                let outcome = Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() };
+                step.state = State::Over(Box::new(Ended::new(outcome)));
+            }
+        }
+    }
+
+    fn tell(
+        &mut self,
+        what: What,
+        context: &Context,
+        id: TaskId,
+        begun: Instant,
+        ended: Ended,
+        play: &PlayRun,
+    ) -> Flow {
+        let finished = self.finished(id, &ended.outcome, begun.elapsed());
+        let flow = ended.flow.clone();
+        match what {
+            What::Facts => self.facts_gathered(ended.outcome, finished),
+            What::Task(task) => {
+                let result = self.settle(&task, context, play, ended, finished);
+                self.register(&task, result.clone());
+                self.way_on(&task, result, flow)
+            }
+            What::Item { task, results, name, item } => {
+                let mut result = self.settle(&task, context, play, ended, finished);
+                if let Value::Object(map) = &mut result {
+                    map.insert(name, item);
+                }
+                results.lock().unwrap_or_else(PoisonError::into_inner).push(result);
+                if self.given_up { Flow::EndPlay } else { flow }
+            }
+            What::LoopEnd { task, results } => {
+                let results = std::mem::take(&mut *results.lock().unwrap_or_else(PoisonError::into_inner));
+                let result = all_items(results);
+                self.register(&task, result.clone());
+                self.way_on(&task, result, Flow::Next)
+            }
+        }
+    }
+
+    /// Keeps a result under its registered name, unless a later task that is on its way will.
+    fn register(&mut self, task: &Task, result: Value) {
+        let Some(name) = &task.register else { return };
+        if !self.awaits_result(&name.value) {
+            self.keep_result(task, result);
+        }
+    }
+
+    /// Will a task that is on its way register a result of this name?
+    pub(super) fn awaits_result(&self, name: &str) -> bool {
+        self.ahead.iter().any(|step| {
+            step.what.task().and_then(|task| task.register.as_ref()).is_some_and(|registered| registered.value == name)
+        })
+    }
+
+    fn ask_ahead(&mut self, request: protocol::Task) -> Result<(), crate::host::Error> {
+        self.link()?.send(request)
+    }
+
+    /// Asks and waits; nothing else is on its way.
+    pub(super) fn ask_now(&mut self, asked: &Asked, id: &TaskId) -> Outcome {
+        let sent = self.link().and_then(|link| {
+            link.new_chain();
+            link.send(asked.request.clone())
+        });
+        match sent {
+            Ok(()) => self.answer(asked, id),
+            Err(error) => Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() },
+        }
+    }
+
+    /// Waits for an answer, tells what comes on the way, and keeps what outlasts the task.
+    fn answer(&mut self, asked: &Asked, id: &TaskId) -> Outcome {
+        let sink = &self.shared.sink;
+        let mut tell = |reply: Reply| match reply {
+            Reply::Shown { mut diffs, .. } => {
+                if asked.hidden {
+                    diffs.iter_mut().for_each(censor);
+                }
+                sink.event(Event::Shown { id: id.clone(), diffs });
+            }
+            Reply::Progress { text, .. } => sink.event(Event::Progress { id: id.clone(), text }),
+            _ => {}
+        };
+        let answer = match &mut self.link {
+            Some(link) => link.outcome(&mut tell),
+            None => Err(crate::host::Error::failed("the connection is gone")),
+        };
+        let mut outcome = match answer {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.link = None;
+                return Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() };
+            }
+        };
+        if asked.keep {
+            self.saved.push(SavedTask::new(id, &asked.request).with(&outcome));
+        }
+        let key = format!("{}|{}|{}", id.role.as_deref().unwrap_or(""), id.task, id.item.as_deref().unwrap_or(""));
+        self.remember_reboot(key, std::mem::take(&mut outcome.reboot), outcome.rebooted);
+        self.keep_facts(&outcome);
+        self.keep_pins(&outcome.pins);
+        outcome
+    }
+}
+
+/// What `register` sees of a loop.
+fn all_items(results: Vec<Value>) -> Value {
+    let any = |key: &str| results.iter().any(|result| result.get(key) == Some(&Value::Bool(true)));
+    let all_skipped = !results.is_empty() && results.iter().all(|r| r.get("skipped") == Some(&Value::Bool(true)));
+    let mut result = json!({
+        "changed": any("changed"),
+        "failed": any("failed"),
+        "skipped": all_skipped,
+    });
+    if any("unknown") {
+        result["unknown"] = Value::Bool(true);
+    }
+    result["results"] = Value::Array(results);
+    result
+}
+
+/// Must what follows wait for this task's answer, because what is made of the answer is for this program to say?
+pub(super) fn must_be_waited_for(task: &Task, context: &Context) -> bool {
+    let constant = |node: &Node| matches!(node.value, NodeValue::Bool(_));
+    !task.failed_when.is_empty()
+        || !task.changed_when.iter().all(constant)
+        || task.notify.iter().any(is_template)
+        || context.common.ignore_errors.as_ref().is_some_and(is_template)
+        || context.common.no_log.as_ref().is_some_and(is_template)
+        || matches!(task.module.name, "reboot" | "setup")
+}
+
+/// Does a node's text hold a template?
+pub(super) fn is_template(node: &Node) -> bool {
+    match node.as_list() {
+        Some(list) => list.iter().any(is_template),
+        None => node.as_str().is_some_and(|text| text.contains("{{") || text.contains("{%")),
+    }
+}
