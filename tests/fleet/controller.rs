@@ -104,8 +104,10 @@ impl Controller {
 
     /// Any program, in the controller's folder.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
-        let mut command = self.fleet.enter(program.as_ref());
-        command.current_dir(self.folder.path()).env("HOME", self.path("home")).stdin(Stdio::null());
+        // Who enters a mount namespace stands at its root.
+        let mut command = self.fleet.enter("env");
+        command.arg("-C").arg(self.folder.path()).arg(program.as_ref());
+        command.env("HOME", self.path("home")).stdin(Stdio::null());
         command
     }
 
