@@ -4,13 +4,13 @@
 //! is a process namespace whose process 1 reads a pipe that only this process holds, so all of it is gone when this process
 //! is, however it ended. One fleet serves all tests of a process; a test takes as many hosts as it needs and gets them fresh.
 
-#![allow(dead_code, reason = "tests and benchmarks each use their part of it")]
+#![allow(dead_code, unused_imports, reason = "tests and benchmarks each use their part of it")]
 
 mod controller;
 mod host;
 mod proxy;
 
-pub use controller::{Controller, Running};
+pub use controller::{Controller, Running, Said};
 pub use host::Host;
 pub use proxy::Far;
 
@@ -82,8 +82,11 @@ pub fn fleet() -> Option<&'static Fleet> {
     }
 }
 
-/// The program that is tested: without its debug symbols, as it has to travel to hosts.
+/// The program that is tested: without its debug symbols, as it has to travel to hosts. A benchmark names its own.
 fn program() -> PathBuf {
+    if let Some(named) = std::env::var_os("VFIO_PROVISION_BENCH_PROGRAM") {
+        return PathBuf::from(named);
+    }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fleet-program");
     fs::create_dir_all(&folder).unwrap();
     let path = folder.join("vfio-provision");

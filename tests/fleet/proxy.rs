@@ -26,8 +26,9 @@ pub struct Far {
 #[derive(Default)]
 struct Counts {
     connections: AtomicUsize,
-    at_client: AtomicUsize,
-    at_host: AtomicUsize,
+    /// Counts how often somebody asked; a connection counts for whoever asks next.
+    asked: AtomicUsize,
+    deepest: AtomicUsize,
     to_host: AtomicUsize,
     to_client: AtomicUsize,
     closed: AtomicBool,
@@ -97,11 +98,11 @@ impl Far {
         self.counts.connections.load(Ordering::SeqCst)
     }
 
-    /// How often one side waited for the other, one after another, since the last time this was asked. What is on its way
-    /// is given the time to arrive.
+    /// How often one side waited for the other, one after another, in any one of the connections that were begun since
+    /// the last time this was asked.
     pub fn round_trips(&self) -> usize {
-        self.counts.at_host.store(0, Ordering::SeqCst);
-        self.counts.at_client.swap(0, Ordering::SeqCst)
+        self.counts.asked.fetch_add(1, Ordering::SeqCst);
+        self.counts.deepest.swap(0, Ordering::SeqCst)
     }
 
     /// Bytes to the host and back.
@@ -129,22 +130,27 @@ fn carry(client: TcpStream, target: &str, round_trip: Duration, counts: &Arc<Cou
     };
     let _ = (client.set_nodelay(true), host.set_nodelay(true));
     let half = round_trip / 2;
+    let asked = counts.asked.load(Ordering::SeqCst);
+    // How deep the deepest is that each side has got.
+    let (at_host, at_client) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let there = {
         let (from, to, counts) = (client.try_clone().unwrap(), host.try_clone().unwrap(), Arc::clone(counts));
-        let depth = Arc::clone(&counts);
-        let sent = move || depth.at_client.load(Ordering::SeqCst);
+        let (at_host, at_client) = (Arc::clone(&at_host), Arc::clone(&at_client));
+        let sent = move || at_client.load(Ordering::SeqCst);
         let got = move |depth, length| {
-            counts.at_host.fetch_max(depth, Ordering::SeqCst);
+            at_host.fetch_max(depth, Ordering::SeqCst);
             counts.to_host.fetch_add(length, Ordering::SeqCst);
         };
         thread::spawn(move || one_way(from, to, half, arrives, sent, got))
     };
     let back = {
         let counts = Arc::clone(counts);
-        let depth = Arc::clone(&counts);
-        let sent = move || depth.at_host.load(Ordering::SeqCst) + 1;
+        let sent = move || at_host.load(Ordering::SeqCst) + 1;
         let got = move |depth, length| {
-            counts.at_client.fetch_max(depth, Ordering::SeqCst);
+            at_client.fetch_max(depth, Ordering::SeqCst);
+            if counts.asked.load(Ordering::SeqCst) == asked {
+                counts.deepest.fetch_max(depth, Ordering::SeqCst);
+            }
             counts.to_client.fetch_add(length, Ordering::SeqCst);
         };
         thread::spawn(move || one_way(host, client, half, arrives, sent, got))

@@ -42,7 +42,7 @@ fn the_sites_file_level_parts() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(fleet.size());
     let controller = Controller::of(fleet, &hosts);
-    let more = [ROLES, "--yes"];
+    let more = [ROLES];
 
     let plan = controller.run(&["plan", SITE, ROLES, "--output", "json", "--forks=10", "--detailed-exitcode"]);
     plan.code(2);
