@@ -126,6 +126,9 @@ fn killed_anywhere_the_next_run_converges() {
 fn debian_with_real_apt() {
     applies("debian", &["debian.motd.j2", "debian.become.yml"], &|root| {
         repositories::apt(&root.share());
+        // More than is sent at once, and not a multiple of it.
+        let large: Vec<u8> = (0..9_500_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+        fs::write(root.share().join("files/large.bin"), large).unwrap();
         vec![("SHA256", repositories::sha256(&root.share().join("files/vp-url_4.0-1_all.deb")))]
     });
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 
 use super::child::{self, Child};
+use super::inbox::Inbox;
 use super::protocol::{Become, Hello, MachineKind, Mode, Outcome, Reply, Request, Status, Task};
 use super::session::Session;
 use super::stop::Stop;
@@ -18,12 +19,24 @@ pub(super) struct Hub {
     foreseen: Vec<Op>,
     /// The chain in which a task failed: what was sent ahead of that answer is not done.
     broken: Option<u64>,
+    inbox: Inbox,
     stop: Stop,
 }
 
 impl Hub {
-    pub(super) fn new(hello: Hello, session: Session, stop: Stop) -> Hub {
-        Hub { hello, session, children: HashMap::new(), foreseen: Vec::new(), broken: None, stop }
+    pub(super) fn new(hello: Hello, session: Session, inbox: Inbox, stop: Stop) -> Hub {
+        Hub { hello, session, children: HashMap::new(), foreseen: Vec::new(), broken: None, inbox, stop }
+    }
+
+    /// The controller says that the run is over. After a stop it is not: what was sent ahead was dropped.
+    pub(super) fn end(&mut self) {
+        if !self.stop.asked() {
+            self.session.end();
+            for child in self.children.values_mut() {
+                // One that is gone has no more to say.
+                let _ = child.send(&Request::End);
+            }
+        }
     }
 
     /// What another agent of this machine foresaw.
@@ -95,6 +108,10 @@ impl Hub {
             match receive(child)? {
                 Reply::Done { outcome, .. } => return Ok(*outcome),
                 Reply::Stopped => {}
+                Reply::Want { sha256, from } => {
+                    tell(Reply::Want { sha256, from });
+                    send(child, &Request::Blob(self.inbox.blob()?))?;
+                }
                 reply => tell(reply),
             }
         }

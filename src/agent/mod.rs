@@ -2,12 +2,16 @@
 //! what carries them.
 
 pub mod frame;
+pub mod history;
 pub mod journal;
+pub mod lock;
 pub mod protocol;
 pub mod session;
 
 mod child;
 mod hub;
+mod inbox;
+mod spool;
 mod stop;
 
 use std::io::{self, Write};
@@ -16,9 +20,11 @@ use std::sync::mpsc::{self, Receiver};
 
 use crate::host::{Error, Folder, Live, Machine, Overlay, Result};
 use hub::Hub;
+use inbox::Inbox;
 use protocol::{Hello, MachineKind, Mode, Reply, Request};
 use session::Session;
 
+pub use spool::hash;
 pub use stop::Stop;
 
 /// What an agent that is a process of its own says first: before it, what goes in may still be meant for sudo.
@@ -54,7 +60,7 @@ pub fn serve_on_stdio() -> io::Result<()> {
         }
         heard.stop();
     })?;
-    serve(&requests, &stop, &mut |reply| frame::write(&mut output, &reply))
+    serve(requests, &stop, &mut |reply| frame::write(&mut output, &reply))
 }
 
 /// Serves one controller until it says that it is done or goes away.
@@ -62,33 +68,39 @@ pub fn serve_on_stdio() -> io::Result<()> {
 /// # Errors
 /// When the pipe breaks or carries something that is no frame.
 pub fn serve(
-    requests: &Receiver<io::Result<Request>>,
+    requests: Receiver<io::Result<Request>>,
     stop: &Stop,
     answer: &mut dyn FnMut(Reply) -> io::Result<()>,
 ) -> io::Result<()> {
-    let Ok(first) = requests.recv() else { return Ok(()) };
+    let inbox = Inbox::new(requests);
+    let Some(first) = inbox.next() else { return Ok(()) };
     let Request::Hello(hello) = first? else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the controller did not say hello"));
     };
-    let session = match open(&hello, stop) {
+    let session = match open(&hello, stop, &inbox) {
         Ok(session) => session,
         Err(error) => return answer(Reply::Refused { error }),
     };
-    answer(Reply::Ready { version: env!("CARGO_PKG_VERSION").to_string() })?;
-    let mut hub = Hub::new(hello, session, stop.clone());
-    while let Ok(request) = requests.recv() {
+    answer(Reply::Ready { version: env!("CARGO_PKG_VERSION").to_string(), boot: session.boot() })?;
+    let mut hub = Hub::new(hello, session, inbox.clone(), stop.clone());
+    while let Some(request) = inbox.next() {
         match request? {
             Request::Task(task) => hub.task(*task, answer)?,
             Request::Assume { ops } => hub.assume(&ops),
             Request::Stop => answer(Reply::Stopped)?,
+            // Asked for by a task that failed meanwhile.
+            Request::Blob(_) => {}
             Request::Hello(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "a second hello")),
-            Request::End => break,
+            Request::End => {
+                hub.end();
+                break;
+            }
         }
     }
     Ok(())
 }
 
-fn open(hello: &Hello, stop: &Stop) -> Result<Session> {
+fn open(hello: &Hello, stop: &Stop, inbox: &Inbox) -> Result<Session> {
     if hello.version != env!("CARGO_PKG_VERSION") {
         return Err(Error::failed(format!(
             "the controller is version {} and the program on this machine is {}",
@@ -109,13 +121,10 @@ fn open(hello: &Hello, stop: &Stop) -> Result<Session> {
             (Box::new(folder), elsewhere)
         }
     };
-    let journal = match hello.mode {
-        Mode::Plan => None,
-        Mode::Apply => machine.state_folder().map(|folder| journal::Journal::new(&folder, &hello.run)),
-    };
+    let journal = machine.state_folder().map(|folder| journal::Journal::new(&folder, hello));
     let machine: Box<dyn Machine> = match hello.mode {
         Mode::Plan => Box::new(Overlay::new(machine)),
         Mode::Apply => machine,
     };
-    Ok(Session::new(machine, hello.mode, journal, hello.pins.clone(), unpacked, stop.clone()))
+    Ok(Session::new(machine, hello.mode, journal, hello.pins.clone(), unpacked, inbox.clone(), stop.clone()))
 }

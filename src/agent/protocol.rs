@@ -49,7 +49,14 @@ pub struct Hello {
     /// URL -> hex SHA-256, from the lock file beside the inventory.
     pub pins: BTreeMap<String, String>,
     /// Who asks, and from where: `user@machine`.
+    #[serde(default)]
     pub from: String,
+    /// What it is about: the playbooks.
+    #[serde(default)]
+    pub what: String,
+    /// As many seconds an apply waits for another run on the machine to end.
+    #[serde(default)]
+    pub wait_for_lock: u64,
 }
 
 /// How to become another user on the machine.
@@ -90,6 +97,22 @@ pub struct Task {
     pub expect: Option<Vec<Action>>,
 }
 
+/// A part of a file of the controller.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Blob {
+    /// The whole file's SHA-256 in hex.
+    pub sha256: String,
+    /// At most [`BLOB`] bytes, in base64.
+    pub bytes: String,
+    /// It is the last part.
+    pub last: bool,
+    /// Why there is none.
+    pub error: Option<String>,
+}
+
+/// As much of a file is sent at once, in bytes.
+pub const BLOB: usize = 4 << 20;
+
 /// What a controller says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -105,6 +128,8 @@ pub enum Request {
     },
     /// Finish the action under way and begin no other; tasks that were sent ahead are dropped.
     Stop,
+    /// What [`Reply::Want`] asked for.
+    Blob(Blob),
     /// Last.
     End,
 }
@@ -117,6 +142,8 @@ pub enum Reply {
     Ready {
         /// The agent's version.
         version: String,
+        /// Which boot of the machine this is (`/proc/sys/kernel/random/boot_id`).
+        boot: Option<String>,
     },
     /// It is not, and why.
     Refused {
@@ -143,6 +170,13 @@ pub enum Reply {
         id: u64,
         /// How it ended.
         outcome: Box<Outcome>,
+    },
+    /// The content of this SHA-256 is needed, from this byte on.
+    Want {
+        /// In hex.
+        sha256: String,
+        /// What is here already.
+        from: u64,
     },
     /// As [`Request::Stop`] asked: nothing goes on any more.
     Stopped,

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::inbox::Inbox;
 use super::journal::Journal;
 use super::protocol::{Mode, Outcome, Reply, Status, Task};
+use super::spool;
 use super::stop::Stop;
 use crate::change::action::Pin;
-use crate::change::{Action, Effect, Op, Plan};
+use crate::change::{Action, Effect, Op, Plan, SENT};
 use crate::host::{Error, Host, Machine, Output, Result};
 use crate::modules::{self, Side};
 
@@ -24,6 +26,7 @@ pub struct Session {
     pins: BTreeMap<String, String>,
     /// A recorded machine that was unpacked only for this dry run; removed at its end.
     unpacked: Option<PathBuf>,
+    inbox: Inbox,
     stop: Stop,
 }
 
@@ -38,15 +41,21 @@ impl Drop for Session {
 
 impl Session {
     /// A session on this machine; in a dry run the machine is an overlay already.
-    pub fn new(
+    pub(super) fn new(
         machine: Box<dyn Machine>,
         mode: Mode,
         journal: Option<Journal>,
         pins: BTreeMap<String, String>,
         unpacked: Option<PathBuf>,
+        inbox: Inbox,
         stop: Stop,
     ) -> Session {
-        Session { machine, mode, journal, pins, unpacked, stop }
+        Session { machine, mode, journal, pins, unpacked, inbox, stop }
+    }
+
+    /// Which boot of the machine this is.
+    pub(super) fn boot(&self) -> Option<String> {
+        self.machine.read_line("/proc/sys/kernel/random/boot_id").ok().flatten()
     }
 
     /// What another agent of this machine foresaw. What can't be foreseen here (it was there) changes nothing.
@@ -56,10 +65,32 @@ impl Session {
         }
     }
 
+    /// The controller says that the run is over.
+    pub fn end(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.end();
+        }
+    }
+
     /// Plans a task, tells the diffs, does the actions, and asks again until nothing is left.
     pub fn task(&mut self, task: &Task, tell: &mut dyn FnMut(Reply)) -> Outcome {
         let mut outcome = Outcome::default();
-        if let Err(error) = self.stages(task, &mut outcome, tell) {
+        let said = match self.journal.as_mut().map(Journal::hold).transpose() {
+            Ok(said) => said.flatten(),
+            Err(error) => return Outcome { status: Status::Failed, error: Some(error), ..outcome },
+        };
+        self.asked(task, &mut outcome, tell);
+        outcome.warnings.extend(said);
+        if outcome.status == Status::Failed
+            && let Some(journal) = &mut self.journal
+        {
+            journal.failed();
+        }
+        outcome
+    }
+
+    fn asked(&mut self, task: &Task, outcome: &mut Outcome, tell: &mut dyn FnMut(Reply)) {
+        if let Err(error) = self.stages(task, outcome, tell) {
             outcome.status =
                 if error.is_unknown() && outcome.actions.is_empty() { Status::Unknown } else { Status::Failed };
             if error.is_unknown() && outcome.status == Status::Failed {
@@ -67,22 +98,31 @@ impl Session {
                 outcome.status = Status::WouldChange;
                 outcome.notes.push(error.to_string());
                 outcome.result.insert("changed".into(), Value::Bool(true));
-                return outcome;
+                return;
             }
             outcome.error = Some(error);
         }
-        outcome
+    }
+
+    fn ask(&mut self, task: &Task) -> Result<Plan> {
+        if Journal::is_asked(&task.module) {
+            return match &mut self.journal {
+                Some(journal) => journal.ask(&task.module, &task.parameters, self.machine.as_ref()),
+                None => Err(Error::failed("this user has no place for records of runs on this machine")),
+            };
+        }
+        match modules::find(&task.module).map(|entry| &entry.side) {
+            Some(Side::Machine(ask)) => ask(task.parameters.clone(), self.machine.as_ref()),
+            _ => Err(Error::parameters(format!("this machine's program has no module `{}`", task.module))),
+        }
     }
 
     fn stages(&mut self, task: &Task, outcome: &mut Outcome, tell: &mut dyn FnMut(Reply)) -> Result<()> {
-        let Some(Side::Machine(ask)) = modules::find(&task.module).map(|entry| &entry.side) else {
-            return Err(Error::parameters(format!("this machine's program has no module `{}`", task.module)));
-        };
         let mut staged = false;
         let mut warned = Vec::new();
         let mut pins = Vec::new();
         for stage in 0..MOST_STAGES {
-            let mut plan = ask(task.parameters.clone(), self.machine.as_ref())?;
+            let mut plan = self.ask(task)?;
             self.pin(&mut plan, outcome)?;
             pins.extend(plan.pins.iter().filter(|pin| !pins.contains(*pin)).cloned().collect::<Vec<_>>());
             if stage > 0 && !staged && !plan.actions.is_empty() && self.mode == Mode::Apply {
@@ -151,11 +191,16 @@ impl Session {
                 );
             }
             if let Some(journal) = &mut self.journal {
-                journal.record(self.machine.as_ref(), &task.title, task.no_log, &action.op)?;
+                journal.record(self.machine.as_ref(), &task.title, task.no_log, action)?;
             }
-            let done = self.machine.perform(&action.op, &mut |text| {
+            let sent = self.have_sent(&action.op, tell)?;
+            let done = self.machine.perform(sent.as_ref().map_or(&action.op, |(op, _)| op), &mut |text| {
                 tell(Reply::Progress { id: task.id, text: text.to_string() });
             });
+            if let (Some((_, spooled)), Ok(_)) = (&sent, &done) {
+                // What stays behind is only in the way.
+                let _ = std::fs::remove_file(spooled);
+            }
             let output = match done {
                 Ok(output) => output,
                 Err(error) => {
@@ -165,7 +210,7 @@ impl Session {
             };
             keep_output(&action.op, output.as_ref(), &mut outcome.result);
             if let Some(journal) = &mut self.journal {
-                journal.done()?;
+                journal.done(self.machine.as_ref())?;
             }
             outcome.rebooted |= reboots(&action.op);
             outcome.actions.push(action.clone());
@@ -173,10 +218,27 @@ impl Session {
         Ok(())
     }
 
+    /// Has a file of the controller sent, where an action is about one: the action that then puts it in place, and where
+    /// it is until then.
+    fn have_sent(&self, op: &Op, tell: &mut dyn FnMut(Reply)) -> Result<Option<(Op, PathBuf)>> {
+        let Op::Download { url, path, sha256: Some(sha256), mode } = op else { return Ok(None) };
+        if !url.starts_with(SENT) || self.mode == Mode::Plan || self.machine.is_recorded() {
+            return Ok(None);
+        }
+        let state = self.machine.state_folder().ok_or_else(|| Error::failed("there is no place for what is sent"))?;
+        let spooled = spool::fetch(&state.join("spool"), sha256, &self.inbox, tell)?;
+        let url = format!("file://{}", spooled.display());
+        let op = Op::Download { url, path: path.clone(), sha256: Some(sha256.clone()), mode: *mode };
+        Ok(Some((op, spooled)))
+    }
+
     /// Gives downloads whose hash nobody gave the one that the lock file has.
     fn pin(&self, plan: &mut Plan, outcome: &mut Outcome) -> Result<()> {
         for action in &mut plan.actions {
             let Op::Download { url, sha256, .. } = &mut action.op else { continue };
+            if url.starts_with(SENT) {
+                continue;
+            }
             if sha256.is_none() {
                 *sha256 = self.pins.get(url).cloned();
             }

@@ -81,7 +81,7 @@ pub enum Op {
     },
     /// Fetches a URL into a file: resumed if cut, checked, then renamed into place.
     Download {
-        /// `http://`, `https://` or `file://`.
+        /// `http://`, `https://`, `file://`, or [`SENT`] and a name.
         url: String,
         /// Absolute path.
         path: String,
@@ -99,11 +99,22 @@ pub enum Op {
         /// What is expected to become of the machine.
         effects: Vec<Effect>,
     },
+    /// Sets extended attributes (SELinux label, ACL, capabilities) of what is there; others stay. Only a rollback does it:
+    /// what is replaced keeps its own.
+    SetXattrs {
+        /// Absolute path.
+        path: String,
+        /// Name, and value in base64.
+        xattrs: Vec<(String, String)>,
+    },
     /// Runs a command.
     Run(Run),
     /// Waits until something is so, and fails when it does not become so; changes nothing. A recorded machine does not wait.
     Wait(Wait),
 }
+
+/// The scheme of what the controller itself sends, known by its hash.
+pub const SENT: &str = "controller:";
 
 /// What is waited for: a path, or a port of a host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -45,6 +45,14 @@ pub fn perform_in(root: &Path, host: &dyn Host, op: &Op, progress: &mut dyn FnMu
     Ok(output)
 }
 
+/// The extended attributes of a file or folder on this process's file system, as a rollback needs them.
+///
+/// # Errors
+/// When they are there and can't be read.
+pub fn xattrs(path: &str) -> Result<Vec<(String, Vec<u8>)>> {
+    attributes::xattrs(Path::new(path), path)
+}
+
 /// Where operations are done.
 struct Executor<'a> {
     root: &'a Path,
@@ -94,6 +102,9 @@ impl Executor<'_> {
                 let fetched = download::fetch(&folder, &name, url, sha256.as_deref(), patience, &local, progress)?;
                 self.put_in_place(&folder, fetched, &name, &real, wanted, &[])?;
                 download::forget(&folder, &name, None)?;
+            }
+            Op::SetXattrs { path, xattrs } => {
+                attributes::set_xattrs(&self.place(&self.in_real_parent(path)?), path, xattrs)?;
             }
             Op::Poke { path, value, .. } => poke(&self.place(&self.host.real_path(path)?), path, value)?,
             Op::Run(run) => return command::run(self.root, run, progress).map(Some),

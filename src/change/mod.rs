@@ -4,6 +4,7 @@ pub mod action;
 pub mod diff;
 pub mod executor;
 pub mod failpoint;
+pub mod undo;
 
-pub use action::{Action, Content, Effect, Op, Plan, Run, Wait};
+pub use action::{Action, Content, Effect, Op, Plan, Run, SENT, Wait};
 pub use diff::Diff;

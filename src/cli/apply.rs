@@ -109,13 +109,6 @@ fn prepare(options: &RunOptions) -> Result<Prepared, Vec<Diagnostic>> {
 }
 
 fn settings(options: &RunOptions) -> Result<Settings, Vec<Diagnostic>> {
-    let become_password = match options.ask_become_pass {
-        true => Some(
-            rpassword::prompt_password("become password: ")
-                .map_err(|e| vec![Diagnostic::error(format!("can't ask for the password: {e}"))])?,
-        ),
-        false => None,
-    };
     Ok(Settings {
         playbooks: options.playbooks.clone(),
         inventories: options.inventory.clone(),
@@ -126,10 +119,17 @@ fn settings(options: &RunOptions) -> Result<Settings, Vec<Diagnostic>> {
         start_at_task: options.start_at_task.clone(),
         forks: options.forks,
         become_: options.become_,
-        become_password,
+        become_password: become_password(options.ask_become_pass)?,
         verbose: options.verbose,
         roles_path: options.roles_path.clone(),
+        wait_for_lock: options.wait_for_lock,
     })
+}
+
+/// What `-K` asks for.
+pub(super) fn become_password(ask: bool) -> Result<Option<String>, Vec<Diagnostic>> {
+    let password = ask.then(|| rpassword::prompt_password("become password: ")).transpose();
+    password.map_err(|e| vec![Diagnostic::error(format!("can't ask for the password: {e}"))])
 }
 
 fn only_lists(options: &RunOptions, prepared: &Prepared) -> Option<ExitStatus> {
@@ -149,17 +149,22 @@ fn only_lists(options: &RunOptions, prepared: &Prepared) -> Option<ExitStatus> {
 }
 
 fn sink(options: &RunOptions) -> Arc<Sink> {
-    let reporter: Box<dyn Reporter> = match options.output {
+    reporter(&options.output, !options.no_diff, options.verbose)
+}
+
+/// Where events go.
+pub(super) fn reporter(form: &OutputForm, diff: bool, verbose: u8) -> Arc<Sink> {
+    let reporter: Box<dyn Reporter> = match form {
         OutputForm::Json => Box::new(Json::new(std::io::stdout())),
         OutputForm::Text => Box::new(Text::new(
             anstream::stdout(),
-            Options { diff: !options.no_diff, verbose: options.verbose, live: std::io::stderr().is_terminal() },
+            Options { diff, verbose, live: std::io::stderr().is_terminal() },
         )),
     };
     Arc::new(Sink::new(reporter, Mask::default()))
 }
 
-fn agreed() -> Result<bool, Vec<Diagnostic>> {
+pub(super) fn agreed() -> Result<bool, Vec<Diagnostic>> {
     if !std::io::stdin().is_terminal() {
         return Err(vec![
             Diagnostic::error("--ask has nobody to ask: standard input is no terminal")
@@ -179,7 +184,7 @@ fn status(finish: &Finish) -> ExitStatus {
     ExitStatus::of(finish.failed(), finish.unreachable())
 }
 
-fn wrong(errors: &[Diagnostic]) -> ExitStatus {
+pub(super) fn wrong(errors: &[Diagnostic]) -> ExitStatus {
     for error in errors {
         anstream::eprintln!("{}\n", error.render(true));
     }

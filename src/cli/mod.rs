@@ -3,6 +3,8 @@
 mod apply;
 mod doc;
 pub mod options;
+mod rollback;
+mod runs;
 mod schema;
 
 use clap::Parser;
@@ -63,6 +65,8 @@ pub fn main() -> ExitStatus {
     match cli.command {
         Command::Plan(options) => apply::plan(&options),
         Command::Apply(options) => apply::apply(&options),
+        Command::Runs(options) => runs::runs(&options),
+        Command::Rollback(options) => rollback::rollback(&options),
         Command::Doc(options) => doc::doc(&options),
         Command::Schema(options) => schema::schema(&options),
         Command::Agent => match crate::agent::serve_on_stdio() {

@@ -25,6 +25,10 @@ pub enum Command {
     Plan(PlanOptions),
     /// Show each change, then make it.
     Apply(ApplyOptions),
+    /// List what was done on machines: every apply that changed something, with who, when and from where.
+    Runs(RunsOptions),
+    /// Take a run back: show the diffs, ask, then put files, links and attributes back and undo commands.
+    Rollback(RollbackOptions),
     /// Say what a module does and which parameters it takes; without a name, list all modules.
     Doc(DocOptions),
     /// Print a JSON Schema: of playbooks' modules, or of the lines that `--output json` prints.
@@ -122,6 +126,75 @@ pub struct RunOptions {
     /// Where roles are looked for besides `roles/` beside the playbook; may be given more than once.
     #[arg(long, value_name = "FOLDER")]
     pub roles_path: Vec<PathBuf>,
+    /// Wait as long for another run on a machine to end; without it such a host fails at once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub wait_for_lock: u64,
+}
+
+/// Which machines, for `runs` and `rollback`.
+#[derive(Debug, Args)]
+pub struct MachineOptions {
+    /// Hosts or patterns such as `lab:!ws07`.
+    #[arg(required = true, value_name = "HOST")]
+    pub hosts: Vec<String>,
+    /// An inventory: INI, YAML, or a folder of them; may be given more than once.
+    #[arg(short, long, value_name = "PATH")]
+    pub inventory: Vec<PathBuf>,
+    /// As many hosts at a time.
+    #[arg(short, long, default_value_t = 5, value_name = "N")]
+    pub forks: usize,
+    /// Become another user (root unless `ansible_become_user` says otherwise): every user has runs of its own.
+    #[arg(short, long = "become")]
+    pub become_: bool,
+    /// Ask for the password that becoming wants.
+    #[arg(short = 'K', long)]
+    pub ask_become_pass: bool,
+    /// Say more; twice, thrice for still more.
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Text for people, or JSON lines for programs.
+    #[arg(long, value_enum, default_value_t = OutputForm::Text, value_name = "FORM")]
+    pub output: OutputForm,
+}
+
+/// `runs`.
+#[derive(Debug, Args)]
+pub struct RunsOptions {
+    /// Which machines.
+    #[command(flatten)]
+    pub machines: MachineOptions,
+}
+
+/// `rollback`.
+#[derive(Debug, Args)]
+pub struct RollbackOptions {
+    /// Which machines.
+    #[command(flatten)]
+    pub machines: MachineOptions,
+    /// Take this run back; without it the last one that still counts.
+    #[arg(long, value_name = "ID", conflicts_with = "through")]
+    pub run: Option<String>,
+    /// Take this run back and everything that came after it.
+    #[arg(long, value_name = "ID")]
+    pub through: Option<String>,
+    /// Change nothing: only show the diffs.
+    #[arg(short = 'C', long)]
+    pub check: bool,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Take back also what somebody else has changed since.
+    #[arg(long)]
+    pub force: bool,
+    /// Take packages back too: remove what was installed, install what was removed.
+    #[arg(long)]
+    pub packages: bool,
+    /// Show no diffs.
+    #[arg(long)]
+    pub no_diff: bool,
+    /// Wait as long for another run on a machine to end; without it such a host fails at once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub wait_for_lock: u64,
 }
 
 /// The form of what is printed.

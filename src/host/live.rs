@@ -114,6 +114,10 @@ impl Host for Live {
         Ok(names)
     }
 
+    fn raw_xattrs(&self, path: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        executor::xattrs(path)
+    }
+
     fn raw_sha256(&self, path: &str) -> Result<String> {
         let mut file = open_regular(path)?;
         let mut hasher = Sha256::new();

@@ -160,6 +160,11 @@ pub trait Host {
     }
     /// Hex SHA-256 of the regular file at this path, without holding it in memory.
     fn raw_sha256(&self, path: &str) -> Result<String>;
+    /// Extended attributes (SELinux label, ACL, capabilities) of the file or folder at this path. A written-down machine
+    /// has none.
+    fn raw_xattrs(&self, _: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        Ok(Vec::new())
+    }
 
     /// An installed package; `None` when it is not installed.
     fn package(&self, name: &str) -> Result<Option<Package>>;
@@ -286,6 +291,9 @@ macro_rules! machine_behind {
             }
             fn raw_sha256(&self, path: &str) -> Result<String> {
                 (**self).raw_sha256(path)
+            }
+            fn raw_xattrs(&self, path: &str) -> Result<Vec<(String, Vec<u8>)>> {
+                (**self).raw_xattrs(path)
             }
             fn package(&self, name: &str) -> Result<Option<Package>> {
                 (**self).package(name)

@@ -131,6 +131,8 @@ pub fn predict(model: &dyn Model, op: &Op) -> Result<()> {
             let attributes = attributes(model, &path, NEW_FILE, *mode, None, None)?;
             model.put_file(&path, Body::Fetched { url: url.clone(), sha256: sha256.clone() }, attributes)
         }
+        // A written-down machine has none.
+        Op::SetXattrs { .. } => Ok(()),
         Op::Poke { effects, .. } => apply_effects(model, effects, "a write to the kernel"),
         Op::Run(run) => apply_effects(model, &run.effects, &run.argv.join(" ")),
         Op::Wait(_) => Ok(()),

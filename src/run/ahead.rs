@@ -4,6 +4,7 @@
 //! back, until something depends on a result that is not there. Everything is told, counted and registered in the order
 //! of the play.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -11,9 +12,10 @@ use serde_json::{Value, json};
 
 use super::PlayRun;
 use super::host::{Context, Flow, HostRun};
+use super::link::Link;
 use super::saved::SavedTask;
 use super::task::{Ended, censor};
-use crate::agent::protocol::{self, Outcome, Reply, Status};
+use crate::agent::protocol::{self, Mode, Outcome, Reply, Status};
 use crate::inventory::ConnectionKind;
 use crate::playbook::Task;
 use crate::report::{Event, TaskId};
@@ -63,6 +65,8 @@ pub(super) struct Asked {
     pub hidden: bool,
     /// A saved plan must hold it.
     pub keep: bool,
+    /// A large file that it is about, by its SHA-256.
+    pub file: Option<(String, PathBuf)>,
 }
 
 impl What {
@@ -101,7 +105,7 @@ impl HostRun<'_> {
     /// Takes a task on its way, and asks for it if it must be asked for.
     pub(super) fn push(&mut self, mut step: Step, play: &PlayRun) -> Flow {
         if let State::Asked(asked) = &step.state
-            && let Err(error) = self.ask_ahead(asked.request.clone())
+            && let Err(error) = self.send(asked)
         {
             let outcome = Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() };
             step.state = State::Over(Box::new(Ended::new(outcome)));
@@ -169,16 +173,19 @@ impl HostRun<'_> {
 
     /// What was dropped because an earlier task failed is to be done all the same.
     fn send_again(&mut self) {
-        let Some(link) = &mut self.link else { return };
-        link.new_chain();
-        for step in &mut self.ahead {
+        let mut ahead = std::mem::take(&mut self.ahead);
+        if let Some(link) = &mut self.link {
+            link.new_chain();
+        }
+        for step in &mut ahead {
             if let State::Asked(asked) = &step.state
-                && let Err(error) = link.send(asked.request.clone())
+                && let Err(error) = self.send(asked)
             {
                 let outcome = Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() };
                 step.state = State::Over(Box::new(Ended::new(outcome)));
             }
         }
+        self.ahead = ahead;
     }
 
     fn tell(
@@ -231,17 +238,20 @@ impl HostRun<'_> {
         })
     }
 
-    fn ask_ahead(&mut self, request: protocol::Task) -> Result<(), crate::host::Error> {
-        self.link()?.send(request)
+    fn send(&mut self, asked: &Asked) -> Result<(), crate::host::Error> {
+        let link = self.link()?;
+        if let Some((sha256, path)) = &asked.file {
+            link.offer(sha256, path);
+        }
+        link.send(asked.request.clone())
     }
 
     /// Asks and waits; nothing else is on its way.
     pub(super) fn ask_now(&mut self, asked: &Asked, id: &TaskId) -> Outcome {
-        let sent = self.link().and_then(|link| {
+        if let Some(link) = &mut self.link {
             link.new_chain();
-            link.send(asked.request.clone())
-        });
-        match sent {
+        }
+        match self.send(asked) {
             Ok(()) => self.answer(asked, id),
             Err(error) => Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() },
         }
@@ -250,8 +260,10 @@ impl HostRun<'_> {
     /// Waits for an answer, tells what comes on the way, and keeps what outlasts the task.
     fn answer(&mut self, asked: &Asked, id: &TaskId) -> Outcome {
         let sink = &self.shared.sink;
+        let mut begun = false;
         let mut tell = |reply: Reply| match reply {
             Reply::Shown { mut diffs, .. } => {
+                begun = true;
                 if asked.hidden {
                     diffs.iter_mut().for_each(censor);
                 }
@@ -266,11 +278,19 @@ impl HostRun<'_> {
         };
         let mut outcome = match answer {
             Ok(outcome) => outcome,
+            // A machine that goes down takes its connections with it.
+            Err(_) if begun && asked.request.module == "reboot" && self.shared.mode == Mode::Apply => {
+                Outcome { status: Status::Changed, act: true, rebooted: true, ..Outcome::default() }
+            }
             Err(error) => {
                 self.link = None;
                 return Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() };
             }
         };
+        if outcome.rebooted {
+            let boot = self.link.as_ref().and_then(Link::known_boot);
+            self.come_back(boot, asked, id, &mut outcome);
+        }
         if asked.keep {
             self.saved.push(SavedTask::new(id, &asked.request).with(&outcome));
         }

@@ -1,7 +1,7 @@
 //! What a task does: on the controller for tasks about the play, through an agent for all others.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine;
@@ -23,6 +23,9 @@ use crate::playbook::{Common, RoleFrom, RoleUse, Task};
 use crate::report::{Event, TaskId};
 use crate::template::Var;
 use crate::yaml::{self, Node, NodeValue};
+
+/// Files that are larger, in bytes, do not go along with their task.
+const LARGE: u64 = 1 << 20;
 
 /// Includes that nest deeper than this include themselves.
 const DEEPEST_INCLUDE: usize = 50;
@@ -298,8 +301,9 @@ impl HostRun<'_> {
     fn on_machine(&mut self, task: &Task, context: &Context, play: &PlayRun, id: &TaskId) -> Result<Ended, Trouble> {
         let mut parameters = self.parameters(task, context, play)?;
         let remote = parameters.get("remote_src").and_then(render::truth).unwrap_or(false);
+        let mut file = None;
         if task.module.name == "copy" && !remote && parameters.contains_key("src") {
-            self.copy_source(task, &mut parameters)?;
+            file = self.copy_source(task, &mut parameters)?;
         }
         for secret in task.module.secret {
             if let Some(Value::String(text)) = parameters.get(*secret) {
@@ -312,11 +316,19 @@ impl HostRun<'_> {
             let message = format!("`{}`: {what}{why}", task.module.name);
             return Err(Trouble::Failed(Diagnostic::error(message).at(&place.span).to_string()));
         }
-        self.ask(context, play, id, task.module.name, parameters)
+        let mut ended = self.ask(context, play, id, task.module.name, parameters)?;
+        if let Some(asked) = &mut ended.asked {
+            asked.file = file;
+        }
+        Ok(ended)
     }
 
-    /// A file of the controller goes along with the task.
-    fn copy_source(&self, task: &Task, parameters: &mut Map<String, Value>) -> Result<(), Trouble> {
+    /// A file of the controller goes along with the task; a large one only if the machine asks for it, by its hash.
+    fn copy_source(
+        &self,
+        task: &Task,
+        parameters: &mut Map<String, Value>,
+    ) -> Result<Option<(String, PathBuf)>, Trouble> {
         let name = match parameters.remove("src") {
             Some(Value::String(name)) => name,
             other => {
@@ -332,13 +344,20 @@ impl HostRun<'_> {
             let message = format!("`src` is a folder ({}); name a file, or loop over the files in it", path.display());
             return Err(Trouble::Failed(message));
         }
-        let bytes = std::fs::read(&path).map_err(|e| Trouble::Failed(format!("can't read {}: {e}", path.display())))?;
+        let unreadable = |e| Trouble::Failed(format!("can't read {}: {e}", path.display()));
         add_name(parameters, &name);
+        if std::fs::metadata(&path).map_err(unreadable)?.len() > LARGE {
+            let sha256 = self.shared.hashes.of(&path).map_err(unreadable)?;
+            parameters.insert("content_sha256".into(), sha256.clone().into());
+            parameters.insert("src".into(), name.into());
+            return Ok(Some((sha256, path)));
+        }
+        let bytes = std::fs::read(&path).map_err(unreadable)?;
         match String::from_utf8(bytes) {
             Ok(text) => parameters.insert("content".into(), text.into()),
             Err(binary) => parameters.insert("content_base64".into(), STANDARD.encode(binary.as_bytes()).into()),
         };
-        Ok(())
+        Ok(None)
     }
 
     /// Asks an agent, as the user that the task wants.
@@ -373,16 +392,20 @@ impl HostRun<'_> {
             no_log: hidden,
             expect: None,
         };
-        let asked = Some(Box::new(Asked { request, hidden, keep: true }));
+        let asked = Some(Box::new(Asked { request, hidden, keep: true, file: None }));
         Ok(Ended { asked, ..Ended::new(Outcome::default()) })
+    }
+
+    pub(super) fn open_link(&self) -> Result<Link, Error> {
+        let reach = self.reach.as_ref().ok_or_else(|| Error::failed("the host has no connection"))?;
+        let machine = Link::machine(reach, &self.inventory_folder)?;
+        Link::open(reach, self.shared.hello(machine, self.shared.mode))
     }
 
     /// The way to the host's agent, which is started when it is first wanted.
     pub(super) fn link(&mut self) -> Result<&mut Link, Error> {
         if self.link.is_none() {
-            let reach = self.reach.as_ref().ok_or_else(|| Error::failed("the host has no connection"))?;
-            let machine = Link::machine(reach, &self.inventory_folder)?;
-            self.link = Some(Link::open(reach, self.shared.hello(machine, self.shared.mode))?);
+            self.link = Some(self.open_link()?);
         }
         self.link.as_mut().ok_or_else(|| Error::failed("the host has no connection"))
     }

@@ -54,6 +54,7 @@ pub fn execute(plan: &SavedPlan, settings: &Settings, sink: &Arc<Sink>) -> Resul
         render,
         sink: Arc::clone(sink),
         lock,
+        hashes: super::Hashes::default(),
         extra_vars: none,
         shared_magic: inventory.shared_magic().clone().into_iter().collect(),
     };
@@ -87,7 +88,7 @@ fn one_host<'a>(saved: &SavedHost, start: &HostStart, shared: &'a Shared) -> Hos
                 let begun = Instant::now();
                 let user = user_of(task.user.as_deref(), start, shared);
                 let request = task.request(user, true);
-                let asked = Asked { request, hidden: task.no_log, keep: false };
+                let asked = Asked { request, hidden: task.no_log, keep: false, file: None };
                 let outcome = host.ask_now(&asked, &task.id(&saved.name));
                 let over = matches!(outcome.status, Status::Failed | Status::Unreachable | Status::Unknown);
                 tell_after(&mut host, saved, index, outcome, begun);

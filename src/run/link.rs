@@ -1,9 +1,16 @@
 //! The way to one host's agent. Tasks are sent ahead of the answers to earlier ones: a run costs about one round trip,
 //! however many tasks it has.
 
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use crate::agent::protocol::{Hello, MachineKind, Outcome, Reply, Request, Task};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::agent::protocol::{BLOB, Blob, Hello, MachineKind, Outcome, Reply, Request, Task};
 use crate::host::Error;
 use crate::inventory::{Connection as Reach, ConnectionKind};
 use crate::transport::{Connection, Route};
@@ -13,6 +20,8 @@ pub struct Link {
     connection: Connection,
     tasks: u64,
     chain: u64,
+    /// Files that the agent may ask for, by their SHA-256.
+    files: HashMap<String, PathBuf>,
 }
 
 impl Link {
@@ -30,7 +39,7 @@ impl Link {
                 .hint("run it on the workstation itself with ansible_connection=local"));
             }
         };
-        Ok(Link { connection: Connection::open(&route, hello)?, tasks: 0, chain: 0 })
+        Ok(Link { connection: Connection::open(&route, hello)?, tasks: 0, chain: 0, files: HashMap::new() })
     }
 
     /// Which machine the agent serves.
@@ -62,6 +71,42 @@ impl Link {
         self.connection.send(&Request::Task(Box::new(task)))
     }
 
+    /// Which boot of the machine this is; waits until the agent greets back.
+    ///
+    /// # Errors
+    /// When the agent is lost, or says nothing until then.
+    pub fn boot(&mut self, until: Instant) -> Result<Option<String>, Error> {
+        self.connection.ready(until).map(|ready| ready.boot.clone())
+    }
+
+    /// Which boot of the machine this is, where the agent has said it already.
+    pub fn known_boot(&self) -> Option<String> {
+        self.connection.greeted().and_then(|ready| ready.boot.clone())
+    }
+
+    /// A file that a task is about; it is sent only if the machine asks for it.
+    pub fn offer(&mut self, sha256: &str, path: &Path) {
+        self.files.insert(sha256.to_string(), path.to_path_buf());
+    }
+
+    fn part(&self, sha256: String, from: u64) -> Blob {
+        let read = || -> io::Result<(String, bool)> {
+            let path = self.files.get(&sha256).ok_or(io::ErrorKind::NotFound)?;
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(from))?;
+            let mut bytes = Vec::new();
+            file.take(BLOB as u64).read_to_end(&mut bytes)?;
+            Ok((STANDARD.encode(&bytes), bytes.len() < BLOB))
+        };
+        match read() {
+            Ok((bytes, last)) => Blob { sha256, bytes, last, error: None },
+            Err(error) => {
+                let name = self.files.get(&sha256).map_or_else(|| sha256.clone(), |path| path.display().to_string());
+                Blob { sha256, error: Some(format!("the controller can't read {name}: {error}")), ..Blob::default() }
+            }
+        }
+    }
+
     /// What is sent from now on is not part of what was dropped.
     pub fn new_chain(&mut self) {
         self.chain += 1;
@@ -75,6 +120,10 @@ impl Link {
         loop {
             match self.connection.receive(None)? {
                 Some(Reply::Done { outcome, .. }) => return Ok(*outcome),
+                Some(Reply::Want { sha256, from }) => {
+                    let blob = self.part(sha256, from);
+                    self.connection.send(&Request::Blob(blob))?;
+                }
                 Some(reply) => tell(reply),
                 None => {}
             }

@@ -98,7 +98,7 @@ impl HostRun<'_> {
             no_log: false,
             expect: None,
         };
-        let state = State::Asked(Box::new(Asked { request, hidden: false, keep: false }));
+        let state = State::Asked(Box::new(Asked { request, hidden: false, keep: false, file: None }));
         let step = Step { what: What::Facts, context: context.clone(), id, begun: Instant::now(), state };
         match self.push(step, play) {
             Flow::Next if !self.may_go_ahead() => self.catch_up(play),

@@ -36,8 +36,15 @@ pub trait Pipe: Send {
 /// A conversation with one agent.
 pub struct Connection {
     pipe: Box<dyn Pipe>,
-    /// It has greeted back.
-    ready: bool,
+    /// What it said when it greeted back.
+    ready: Option<Ready>,
+}
+
+/// What an agent says of its machine when it greets back.
+#[derive(Clone, Debug, Default)]
+pub struct Ready {
+    /// Which boot of the machine this is.
+    pub boot: Option<String>,
 }
 
 impl Connection {
@@ -50,7 +57,7 @@ impl Connection {
         let pipe: Box<dyn Pipe> = match route {
             Route::InProcess => Box::new(thread::start()?),
         };
-        let mut connection = Connection { pipe, ready: false };
+        let mut connection = Connection { pipe, ready: None };
         connection.send(&Request::Hello(hello))?;
         Ok(connection)
     }
@@ -63,7 +70,7 @@ impl Connection {
         match self.pipe.send(request) {
             Ok(()) => Ok(()),
             // An agent that refused says why before it goes.
-            Err(_) if !self.ready => match self.pipe.receive(None) {
+            Err(_) if self.ready.is_none() => match self.pipe.receive(None) {
                 Ok(Some(Reply::Refused { error })) => Err(error),
                 _ => Err(self.gone("it closed the connection")),
             },
@@ -78,7 +85,7 @@ impl Connection {
     pub fn receive(&mut self, until: Option<Instant>) -> Result<Option<Reply>, Error> {
         loop {
             match self.pipe.receive(until) {
-                Ok(Some(Reply::Ready { .. })) => self.ready = true,
+                Ok(Some(Reply::Ready { boot, .. })) => self.ready = Some(Ready { boot }),
                 Ok(Some(Reply::Refused { error })) => return Err(error),
                 Ok(Some(reply)) => return Ok(Some(reply)),
                 Ok(None) => return Err(self.gone("it closed the connection")),
@@ -86,6 +93,31 @@ impl Connection {
                 Err(error) => return Err(self.gone(&error.to_string())),
             }
         }
+    }
+
+    /// Waits until it greets back, where it has not yet. Nothing may have been sent that is answered.
+    ///
+    /// # Errors
+    /// When it is gone, refuses the machine, or says nothing until then.
+    pub fn ready(&mut self, until: Instant) -> Result<&Ready, Error> {
+        while self.ready.is_none() {
+            match self.pipe.receive(Some(until)) {
+                Ok(Some(Reply::Ready { boot, .. })) => self.ready = Some(Ready { boot }),
+                Ok(Some(Reply::Refused { error })) => return Err(error),
+                Ok(Some(_)) => return Err(Error::failed("the agent did not greet back")),
+                Ok(None) => return Err(self.gone("it closed the connection")),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(Error::failed("the agent is there and says nothing"));
+                }
+                Err(error) => return Err(self.gone(&error.to_string())),
+            }
+        }
+        self.ready.as_ref().ok_or_else(|| Error::failed("the agent did not greet back"))
+    }
+
+    /// What it said when it greeted back, where it has.
+    pub fn greeted(&self) -> Option<&Ready> {
+        self.ready.as_ref()
     }
 
     fn gone(&mut self, why: &str) -> Error {

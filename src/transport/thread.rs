@@ -26,7 +26,7 @@ pub(super) fn start() -> Result<Thread, Error> {
         .name("agent".into())
         .spawn(move || {
             let gone = |_| io::ErrorKind::BrokenPipe.into();
-            serve(&heard, &asked, &mut |reply| answers.send(reply).map_err(gone))
+            serve(heard, &asked, &mut |reply| answers.send(reply).map_err(gone))
         })
         .map_err(|e| Error::failed(format!("can't start an agent: {e}")))?;
     Ok(Thread { replies, requests: Some(requests), stop, thread: Some(thread) })

@@ -26,6 +26,12 @@ test "$(cat /etc/modules-load.d/dummy.conf /etc/modprobe.d/dummy.conf)" = 'dummy
 options dummy numdummies=2'
 grep '"task":"a package goes, with what needs it"' /srv/share/debian.yml.apply | grep -q '"path":"dnf"'
 
+cmp /srv/share/files/large.bin /var/lib/large.bin
+cmp /srv/share/files/large.bin /tmp/large.bin
+test "$(stat -c '%U %a' /var/lib/large.bin /tmp/large.bin)" = 'nobody 640
+nobody 644'
+test -z "$(ls /var/lib/vfio-provision/spool)"
+
 # Other users.
 test "$(stat -c '%U %a' /var/lib/drop/note)" = 'nobody 600'
 test "$(cat /var/lib/drop/note)" = 'from nobody

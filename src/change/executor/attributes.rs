@@ -100,6 +100,53 @@ fn value(file: &File, name: &str) -> rustix::io::Result<Vec<u8>> {
     Ok(buffer)
 }
 
+/// All extended attributes that a copy of it would keep.
+pub fn xattrs(place: &Path, path: &str) -> Result<Vec<(String, Vec<u8>)>> {
+    let Some(file) = open_plain(place) else { return Ok(Vec::new()) };
+    let trouble = |e: Errno| explain("read the extended attributes of", path, &e.into());
+    let mut found = Vec::new();
+    for name in names(&file).map_err(trouble)? {
+        if NOT_COPIED.contains(&name.as_str()) {
+            continue;
+        }
+        match value(&file, &name) {
+            Ok(value) => found.push((name, value)),
+            Err(Errno::NODATA | Errno::NOTSUP) => {}
+            Err(error) => return Err(trouble(error)),
+        }
+    }
+    Ok(found)
+}
+
+/// Sets extended attributes, each given in base64. A label that the policy does not know any more, or that this user may
+/// not set, is no reason to have nothing: the file keeps what the policy gave it when it was made.
+pub fn set_xattrs(place: &Path, path: &str, xattrs: &[(String, String)]) -> Result<()> {
+    use base64::Engine;
+    let Some(file) = open_plain(place) else {
+        return Err(Error::failed(format!("{path} is not there, so it can't have attributes")));
+    };
+    for (name, text) in xattrs {
+        let wanted = base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .map_err(|_| Error::failed(format!("the attribute {name} of {path} is not base64")))?;
+        if value(&file, name).as_ref() == Ok(&wanted) {
+            continue;
+        }
+        match fsetxattr(&file, name.as_str(), &wanted, XattrFlags::empty()) {
+            Ok(()) => {}
+            Err(_) if name == LABEL => {}
+            Err(error) => return Err(explain(&format!("set the attribute {name} of"), path, &error.into())),
+        }
+    }
+    Ok(())
+}
+
+/// A regular file or a folder, for reading; never a pipe or device, on which an open could block.
+fn open_plain(place: &Path) -> Option<File> {
+    let meta = fs::symlink_metadata(place).ok()?;
+    (meta.is_file() || meta.is_dir()).then(|| File::open(place).ok()).flatten()
+}
+
 /// Sets the SELinux label.
 pub fn set_label(file: &File, label: &str) -> rustix::io::Result<()> {
     let mut value = label.trim_end().as_bytes().to_vec();

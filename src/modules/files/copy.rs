@@ -7,7 +7,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::common::{Target, Wanted, join, name_of, need_parent};
-use crate::change::{Content, Diff, Op, Plan};
+use crate::change::{Content, Diff, Op, Plan, SENT};
 use crate::host::{Error, FileKind, Host, Result, Stat};
 use crate::modules::Module;
 use crate::modules::params::{Flag, Mode, Text, yes};
@@ -25,6 +25,9 @@ pub struct Copy {
     /// The content in base64, for what is not text. It is what `src` becomes on its way to the machine; a task may also
     /// use it directly.
     content_base64: Option<String>,
+    /// The SHA-256 of the content, which the controller sends only if the machine does not have it. It is what a large
+    /// `src` becomes on its way to the machine.
+    content_sha256: Option<String>,
     /// A file on the controller, looked for in the role's `files/` first; with `remote_src`, a file on the machine.
     src: Option<String>,
     /// `src` is a file on the machine. Default: false.
@@ -53,10 +56,22 @@ pub struct Copy {
 enum Source {
     Bytes(Vec<u8>),
     Path(String),
+    /// Sent when it is needed; known by its hash.
+    Sent(String),
 }
 
 impl Copy {
     fn source(&self) -> Result<Source> {
+        if let Some(sha256) = &self.content_sha256 {
+            let other = self.content.is_some() || self.content_base64.is_some() || self.remote_src.0;
+            if other || sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(Error::parameters("`content_sha256` takes 64 hex digits, and no other source"));
+            }
+            if self.validate.is_some() || self.backup.0 {
+                return Err(Error::parameters("`validate` and `backup` can't be used with a file this large"));
+            }
+            return Ok(Source::Sent(sha256.to_ascii_lowercase()));
+        }
         let given = (&self.content, &self.content_base64, &self.src, self.remote_src.0);
         match given {
             (Some(Value::String(text)), None, None, _) => Ok(Source::Bytes(text.clone().into_bytes())),
@@ -138,6 +153,7 @@ impl Module for Copy {
                 }
             }
             Source::Path(src) => copy_of(host, &mut plan, &src, &target, stat.as_ref())?,
+            Source::Sent(sha256) => sent(host, &mut plan, self.src.as_deref(), sha256, &target, stat.as_ref())?,
         }
         Ok(plan)
     }
@@ -194,6 +210,41 @@ fn copy_of(host: &dyn Host, plan: &mut Plan, src: &str, target: &Target<'_>, sta
     } else {
         into_new_folder(plan, target, content, diff)
     }
+}
+
+/// A large file of the controller.
+fn sent(
+    host: &dyn Host,
+    plan: &mut Plan,
+    name: Option<&str>,
+    sha256: String,
+    target: &Target<'_>,
+    stat: Option<&Stat>,
+) -> Result<()> {
+    plan.set("checksum", sha256.clone());
+    let before = match stat {
+        Some(stat) => {
+            let old = host.sha256(target.path)?;
+            if old.as_ref() == Some(&sha256) {
+                return target.wanted.settle(host, plan, target.path, stat);
+            }
+            Some(described(old.as_deref()))
+        }
+        None => None,
+    };
+    if plan.actions.is_empty() {
+        need_parent(host, target.path)?;
+    }
+    let after = Some(described(Some(&sha256)));
+    let diff = Diff { kind: "file".into(), path: target.path.into(), before, after };
+    let url = format!("{SENT}{}", name_of(name.unwrap_or(target.path)));
+    plan.push(
+        Op::Download { url, path: target.path.into(), sha256: Some(sha256), mode: target.wanted.mode() },
+        vec![diff],
+    );
+    // Owner and group are another operation, once the file is there.
+    plan.staged = true;
+    Ok(())
 }
 
 fn described(hash: Option<&str>) -> String {
