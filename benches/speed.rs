@@ -12,12 +12,15 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use tempfile::TempDir;
-use vfio_provision::agent::protocol::Mode;
+use vfio_provision::agent::protocol::{Mode, Status};
+use vfio_provision::change::Diff;
 use vfio_provision::diag::Diagnostic;
 use vfio_provision::host::Folder;
 use vfio_provision::inventory::Inventory;
 use vfio_provision::playbook::{LoadOptions, Loader};
-use vfio_provision::report::{Event, Mask, Recap, Reporter, Sink};
+use vfio_provision::report::json::Json;
+use vfio_provision::report::text::{Options, Text};
+use vfio_provision::report::{Event, Files, Finished, HostRecap, Mask, Recap, Reporter, Sink, TaskId};
 use vfio_provision::run::{Settings, prepare};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_vfio-provision");
@@ -228,5 +231,69 @@ fn site(c: &mut Criterion) {
     c.bench_function("site.yml, read and checked", |b| b.iter(|| fine(prepare(settings.clone()))));
 }
 
-criterion_group!(benches, start_up, inventory, playbook, site);
+/// 1,000 hosts with 30 tasks each, of which 3 change something: what telling of it costs.
+fn reports(c: &mut Criterion) {
+    let content = "a line of a file that all hosts get\n".repeat(50);
+    let run = |sink: &Sink| {
+        let hosts: Vec<String> = (0..HOSTS).map(|n| format!("ws{n:04}")).collect();
+        sink.event(Event::Play { name: "Site".into(), hosts: hosts.clone() });
+        let mut recap = Recap::default();
+        for host in &hosts {
+            for task in 0..30 {
+                let id = TaskId {
+                    host: host.clone(),
+                    play: "Site".into(),
+                    role: Some("base".into()),
+                    task: format!("Task {task}"),
+                    module: "copy".into(),
+                    item: None,
+                };
+                let changes = task % 10 == 0;
+                let diffs = if changes { vec![Diff::file("/etc/x", None, Some(content.as_bytes()))] } else { vec![] };
+                sink.event(Event::Started { id: id.clone() });
+                if changes {
+                    sink.event(Event::Shown { id: id.clone(), diffs: diffs.clone() });
+                }
+                sink.event(Event::Finished(Box::new(Finished {
+                    id,
+                    status: if changes { Status::Changed } else { Status::Ok },
+                    diffs,
+                    result: serde_json::json!({"changed": changes, "dest": "/etc/x"}),
+                    notes: vec![],
+                    warnings: vec![],
+                    error: None,
+                    ignored: false,
+                    duration: Duration::from_millis(5),
+                })));
+            }
+            sink.event(Event::HostDone { host: host.clone() });
+            recap.hosts.insert(host.clone(), HostRecap::default());
+        }
+        sink.recap(&recap);
+    };
+    let text = || Box::new(Text::new(std::io::sink(), Options { diff: true, verbose: 0 }));
+    let mut group = c.benchmark_group("1,000 hosts × 30 tasks told");
+    group.sample_size(10);
+    group.bench_function("as text", |b| b.iter(|| run(&Sink::new(text(), Mask::default()))));
+    group.bench_function("as text, a secret for each host", |b| {
+        b.iter(|| {
+            let sink = Sink::new(text(), Mask::default());
+            (0..HOSTS).for_each(|n| sink.hide(&format!("password-{n:04}-of-a-host")));
+            run(&sink);
+        });
+    });
+    group.bench_function("as JSON lines", |b| {
+        b.iter(|| run(&Sink::new(Box::new(Json::new(std::io::sink())), Mask::default())));
+    });
+    let folder = tempfile::tempdir().unwrap();
+    group.bench_function("as text with --report", |b| {
+        b.iter(|| {
+            let files = Files::begin(&folder.path().join("report")).map_err(|error| vec![error]);
+            run(&Sink::new(text(), Mask::default()).and(Box::new(fine(files))));
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, start_up, inventory, playbook, site, reports);
 criterion_main!(benches);

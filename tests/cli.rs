@@ -57,10 +57,21 @@ fn run(line: &str, folder: &Path) -> String {
     settle(&text.replace(&folder.display().to_string(), "$DIR"))
 }
 
-/// What differs from run to run: how long things took.
+/// What differs from run to run: when things were, and how long they took.
 fn settle(text: &str) -> String {
-    let durations = regex::Regex::new(r#""duration_ms":\d+"#).unwrap();
-    durations.replace_all(text, "\"duration_ms\":0").into_owned()
+    let mut text = text.to_string();
+    for (pattern, to) in [
+        (r#""duration_ms":\d+"#, "\"duration_ms\":0"),
+        (r#""time":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ""#, "\"time\":\"TIME\""),
+        (r#""version":"[0-9.]+""#, "\"version\":\"VERSION\""),
+        (r#"(?m)^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"#, "TIME"),
+        (r#" time="\d+\.\d+""#, " time=\"SECONDS\""),
+        (r#"timestamp="\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d""#, "timestamp=\"TIME\""),
+        (r#"\(\d+\.\d{3} s\)"#, "(SECONDS)"),
+    ] {
+        text = regex::Regex::new(pattern).unwrap().replace_all(&text, to).into_owned();
+    }
+    text
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn the_events_schema_is_current() {
 #[test]
 fn the_command_line_reference_is_current() {
     let mut page = String::from("# The command line\n\nMade from `--help`; a test compares. Do not edit.\n");
-    for command in ["", "plan", "apply", "doc", "schema"] {
+    for command in ["", "plan", "apply", "merge-reports", "doc", "schema"] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let name = format!("vfio-provision {command}");
         page.push_str(&format!("\n## {}\n\n```\n{}```\n", name.trim_end(), told(&arguments)));

@@ -75,7 +75,7 @@ impl Hub {
             Mode::Plan => self.spread(user.as_ref(), &outcome)?,
             Mode::Apply => outcome.actions.clear(),
         }
-        if outcome.status.breaks_chain(self.hello.mode) {
+        if outcome.status.breaks_chain(self.hello.mode) || outcome.guard.is_some() {
             self.broken = Some(chain);
         }
         answer(Reply::Done { id, outcome: Box::new(outcome) })

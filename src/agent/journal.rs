@@ -88,8 +88,9 @@ impl Journal {
             return Ok(None);
         }
         if !self.apply {
-            return Ok(Lock::holder(&self.state)
-                .map(|holder| format!("another run is working on this machine, so this may be outdated soon: {holder}")));
+            return Ok(Lock::holder(&self.state).map(|holder| {
+                format!("another run is working on this machine, so this may be outdated soon: {holder}")
+            }));
         }
         let who = Holder::this(&self.info.id, &self.info.from, &self.info.what);
         let lock = Lock::take(&self.state, &who, self.wait).inspect_err(|_| self.asked = false)?;

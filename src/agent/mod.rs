@@ -9,6 +9,7 @@ pub mod protocol;
 pub mod session;
 
 mod child;
+mod guard;
 mod hub;
 mod inbox;
 mod spool;
@@ -24,6 +25,7 @@ use inbox::Inbox;
 use protocol::{Hello, MachineKind, Mode, Reply, Request};
 use session::Session;
 
+pub use guard::{CONFIRM, watch};
 pub use spool::hash;
 pub use stop::Stop;
 
@@ -109,7 +111,7 @@ fn open(hello: &Hello, stop: &Stop, inbox: &Inbox) -> Result<Session> {
         )));
     }
     let (machine, unpacked): (Box<dyn Machine>, _) = match &hello.machine {
-        MachineKind::Live => (Box::new(Live::new()), None),
+        MachineKind::Live => (Box::new(Live::new().reached_over_network(hello.remote)), None),
         MachineKind::Folder { root, recorded } => {
             // A dry run touches nothing: a recorded machine that is not there yet is unpacked elsewhere for it.
             let elsewhere = (hello.mode == Mode::Plan && recorded.is_some() && !root.exists()).then(|| {

@@ -48,6 +48,8 @@ pub struct Hello {
     pub run: String,
     /// URL -> hex SHA-256, from the lock file beside the inventory.
     pub pins: BTreeMap<String, String>,
+    /// Can the controller come back over a new connection? Only over a network it can.
+    pub remote: bool,
     /// Who asks, and from where: `user@machine`.
     #[serde(default)]
     pub from: String,
@@ -171,6 +173,15 @@ pub enum Reply {
         /// How it ended.
         outcome: Box<Outcome>,
     },
+    /// What comes next may cut this connection. The controller must come back over a new one and say the word.
+    Guard {
+        /// The task.
+        id: u64,
+        /// The word.
+        token: String,
+        /// Seconds until the machine puts the old state back by itself.
+        seconds: u64,
+    },
     /// The content of this SHA-256 is needed, from this byte on.
     Want {
         /// In hex.
@@ -252,4 +263,6 @@ pub struct Outcome {
     pub act: bool,
     /// Content seen for the first time: URL -> hex SHA-256.
     pub pins: BTreeMap<String, String>,
+    /// The machine takes it back by itself unless the controller comes back over a new connection and says this word.
+    pub guard: Option<String>,
 }

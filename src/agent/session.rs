@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::guard::{self, Armed};
 use super::inbox::Inbox;
 use super::journal::Journal;
 use super::protocol::{Mode, Outcome, Reply, Status, Task};
@@ -28,6 +29,8 @@ pub struct Session {
     unpacked: Option<PathBuf>,
     inbox: Inbox,
     stop: Stop,
+    /// The watch over the task under way.
+    armed: Option<Armed>,
 }
 
 impl Drop for Session {
@@ -50,7 +53,7 @@ impl Session {
         inbox: Inbox,
         stop: Stop,
     ) -> Session {
-        Session { machine, mode, journal, pins, unpacked, inbox, stop }
+        Session { machine, mode, journal, pins, unpacked, inbox, stop, armed: None }
     }
 
     /// Which boot of the machine this is.
@@ -75,12 +78,20 @@ impl Session {
     /// Plans a task, tells the diffs, does the actions, and asks again until nothing is left.
     pub fn task(&mut self, task: &Task, tell: &mut dyn FnMut(Reply)) -> Outcome {
         let mut outcome = Outcome::default();
+        if task.module == guard::CONFIRM {
+            return self.confirm(&task.parameters);
+        }
         let said = match self.journal.as_mut().map(Journal::hold).transpose() {
             Ok(said) => said.flatten(),
             Err(error) => return Outcome { status: Status::Failed, error: Some(error), ..outcome },
         };
         self.asked(task, &mut outcome, tell);
         outcome.warnings.extend(said);
+        if let Some(armed) = self.armed.take()
+            && let Err(error) = armed.acted(&mut outcome)
+        {
+            (outcome.status, outcome.error) = (Status::Failed, Some(error));
+        }
         if outcome.status == Status::Failed
             && let Some(journal) = &mut self.journal
         {
@@ -102,6 +113,36 @@ impl Session {
             }
             outcome.error = Some(error);
         }
+    }
+
+    /// The controller is back over a new connection.
+    fn confirm(&self, parameters: &Value) -> Outcome {
+        let state = self.machine.state_folder().ok_or_else(|| Error::failed("there is no guard of this user"));
+        state.and_then(|state| guard::confirm(&state, parameters)).unwrap_or_else(|error| Outcome {
+            status: Status::Failed,
+            error: Some(error),
+            ..Outcome::default()
+        })
+    }
+
+    /// Keeps the way back open where actions could cut the machine off.
+    fn arm(&mut self, task: &Task, plan: &Plan, tell: &mut dyn FnMut(Reply)) -> Result<()> {
+        let Some(wanted) = plan.guard.as_ref().filter(|_| self.mode == Mode::Apply && !self.machine.is_recorded())
+        else {
+            return Ok(());
+        };
+        if self.armed.is_some() {
+            return Ok(());
+        }
+        let state = self
+            .machine
+            .state_folder()
+            .ok_or_else(|| Error::failed("there is no place for what would be put back").hint("become root"))?;
+        let token = format!("{}-{}-{}", super::journal::now(), std::process::id(), task.id);
+        let armed = guard::arm(&state, &token, wanted, &plan.actions, self.machine.as_ref())?;
+        tell(Reply::Guard { id: task.id, token, seconds: armed.seconds() });
+        self.armed = Some(armed);
+        Ok(())
     }
 
     fn ask(&mut self, task: &Task) -> Result<Plan> {
@@ -184,8 +225,12 @@ impl Session {
             tell(Reply::Shown { id: task.id, diffs: diffs.clone() });
         }
         outcome.diffs.extend(diffs);
+        if !plan.actions.is_empty() {
+            self.arm(task, plan, tell)?;
+        }
         for action in &plan.actions {
-            if self.stop.asked() {
+            // Half a network is worse than either: what is guarded is done to its end, whoever went away.
+            if self.stop.asked() && self.armed.is_none() {
                 return Err(
                     Error::failed("stopped before its next action").hint("run it once more: it goes on from here")
                 );

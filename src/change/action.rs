@@ -250,6 +250,17 @@ pub struct Plan {
     pub act: bool,
     /// Content seen for the first time, to be pinned in the lock file beside the inventory: URL and path on the machine.
     pub pins: Vec<Pin>,
+    /// The actions could cut the machine off: it puts the old state back by itself, unless it is reached again.
+    pub guard: Option<Guard>,
+}
+
+/// What a machine does by itself when its controller does not come back over a new connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// Seconds in which the controller must be back, counted from before the first action.
+    pub seconds: u64,
+    /// Commands that bring the old state into force once its files are back; each runs whatever the others say.
+    pub back: Vec<Vec<String>>,
 }
 
 /// A download whose hash nobody gave: the first content seen becomes the one that is expected from then on.
@@ -279,6 +290,7 @@ impl Plan {
         self.actions.extend(other.actions);
         self.result.extend(other.result);
         self.notes.extend(other.notes);
+        self.guard = self.guard.take().or(other.guard);
         self.warnings.extend(other.warnings);
         self.reboot.extend(other.reboot);
         self.pins.extend(other.pins);

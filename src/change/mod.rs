@@ -6,5 +6,5 @@ pub mod executor;
 pub mod failpoint;
 pub mod undo;
 
-pub use action::{Action, Content, Effect, Op, Plan, Run, SENT, Wait};
+pub use action::{Action, Content, Effect, Guard, Op, Plan, Run, SENT, Wait};
 pub use diff::Diff;

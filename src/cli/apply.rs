@@ -1,6 +1,7 @@
 //! `plan` and `apply`.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::ExitStatus;
@@ -9,7 +10,7 @@ use crate::agent::protocol::Mode;
 use crate::diag::Diagnostic;
 use crate::report::json::Json;
 use crate::report::text::{Options, Text};
-use crate::report::{Mask, Reporter, Sink};
+use crate::report::{Event, Files, Mask, Reporter, Screen, Sink};
 use crate::run::{self, Finish, Lists, Prepared, SavedPlan, Settings};
 
 pub(super) fn plan(options: &PlanOptions) -> ExitStatus {
@@ -35,7 +36,9 @@ fn plan_or_errors(options: &PlanOptions) -> Result<ExitStatus, Vec<Diagnostic>> 
     if let Some(status) = only_lists(&options.run, &prepared) {
         return Ok(status);
     }
-    let finish = prepared.execute(Mode::Plan, &sink(&options.run)).map_err(|error| vec![error])?;
+    let sink = sink(&options.run)?;
+    sink.event(Event::Run { plan: true, shard: None });
+    let finish = prepared.execute(Mode::Plan, &sink).map_err(|error| vec![error])?;
     if let Some(out) = &options.out {
         if finish.failed() || finish.unreachable() {
             eprintln!("the plan is not saved: it failed");
@@ -64,8 +67,9 @@ fn apply_or_errors(options: &ApplyOptions) -> Result<ExitStatus, Vec<Diagnostic>
     if let Some(status) = only_lists(&options.run, &prepared) {
         return Ok(status);
     }
-    let sink = sink(&options.run);
+    let sink = sink(&options.run)?;
     if options.check || options.ask {
+        sink.event(Event::Run { plan: true, shard: None });
         let finish = prepared.execute(Mode::Plan, &sink).map_err(|error| vec![error])?;
         if options.check || finish.failed() || finish.unreachable() {
             return Ok(status(&finish));
@@ -74,6 +78,7 @@ fn apply_or_errors(options: &ApplyOptions) -> Result<ExitStatus, Vec<Diagnostic>
             return Ok(ExitStatus::Fine);
         }
     }
+    sink.event(Event::Run { plan: false, shard: None });
     let finish = prepared.execute(Mode::Apply, &sink).map_err(|error| vec![error])?;
     Ok(status(&finish))
 }
@@ -96,7 +101,10 @@ fn apply_saved(options: &ApplyOptions, file: &std::path::Path) -> Result<ExitSta
                 .help("make the plan with it"),
         ]);
     }
-    let finish = run::execute_saved(&plan, &settings(run)?, &sink(run))?;
+    let settings = settings(run)?;
+    let sink = sink(run)?;
+    sink.event(Event::Run { plan: false, shard: None });
+    let finish = run::execute_saved(&plan, &settings, &sink)?;
     Ok(status(&finish))
 }
 
@@ -120,6 +128,7 @@ fn settings(options: &RunOptions) -> Result<Settings, Vec<Diagnostic>> {
         forks: options.forks,
         become_: options.become_,
         become_password: become_password(options.ask_become_pass)?,
+        accept_new: options.accept_new_host_keys,
         verbose: options.verbose,
         roles_path: options.roles_path.clone(),
         wait_for_lock: options.wait_for_lock,
@@ -148,20 +157,27 @@ fn only_lists(options: &RunOptions, prepared: &Prepared) -> Option<ExitStatus> {
     None
 }
 
-fn sink(options: &RunOptions) -> Arc<Sink> {
-    reporter(&options.output, !options.no_diff, options.verbose)
+fn sink(options: &RunOptions) -> Result<Arc<Sink>, Vec<Diagnostic>> {
+    reporter(&options.output, !options.no_diff, options.verbose, options.report.as_deref())
 }
 
 /// Where events go.
-pub(super) fn reporter(form: &OutputForm, diff: bool, verbose: u8) -> Arc<Sink> {
+pub(super) fn reporter(
+    form: &OutputForm,
+    diff: bool,
+    verbose: u8,
+    folder: Option<&Path>,
+) -> Result<Arc<Sink>, Vec<Diagnostic>> {
+    let screen = Screen::stderr();
     let reporter: Box<dyn Reporter> = match form {
-        OutputForm::Json => Box::new(Json::new(std::io::stdout())),
-        OutputForm::Text => Box::new(Text::new(
-            anstream::stdout(),
-            Options { diff, verbose, live: std::io::stderr().is_terminal() },
-        )),
+        OutputForm::Json => Box::new(Json::new(screen.above(std::io::stdout()))),
+        OutputForm::Text => Box::new(Text::new(screen.above(anstream::stdout()), Options { diff, verbose })),
     };
-    Arc::new(Sink::new(reporter, Mask::default()))
+    let mut sink = Sink::new(reporter, Mask::default()).on(screen);
+    if let Some(folder) = folder {
+        sink = sink.and(Box::new(Files::begin(folder).map_err(|error| vec![error])?));
+    }
+    Ok(Arc::new(sink))
 }
 
 pub(super) fn agreed() -> Result<bool, Vec<Diagnostic>> {

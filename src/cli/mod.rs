@@ -2,6 +2,7 @@
 
 mod apply;
 mod doc;
+mod merge_reports;
 pub mod options;
 mod rollback;
 mod runs;
@@ -67,14 +68,18 @@ pub fn main() -> ExitStatus {
         Command::Apply(options) => apply::apply(&options),
         Command::Runs(options) => runs::runs(&options),
         Command::Rollback(options) => rollback::rollback(&options),
+        Command::MergeReports(options) => merge_reports::merge_reports(&options),
         Command::Doc(options) => doc::doc(&options),
         Command::Schema(options) => schema::schema(&options),
-        Command::Agent => match crate::agent::serve_on_stdio() {
-            Ok(()) => ExitStatus::Fine,
-            Err(error) => {
-                eprintln!("agent: {error}");
-                ExitStatus::Failed
+        Command::Agent(options) => {
+            match options.watch.as_ref().map_or_else(crate::agent::serve_on_stdio, |folder| crate::agent::watch(folder))
+            {
+                Ok(()) => ExitStatus::Fine,
+                Err(error) => {
+                    eprintln!("agent: {error}");
+                    ExitStatus::Failed
+                }
             }
-        },
+        }
     }
 }

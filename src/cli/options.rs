@@ -29,13 +29,23 @@ pub enum Command {
     Runs(RunsOptions),
     /// Take a run back: show the diffs, ask, then put files, links and attributes back and undo commands.
     Rollback(RollbackOptions),
+    /// Join the reports of a run's shards: one recap, and the exit code that the run as a whole would have had.
+    MergeReports(MergeOptions),
     /// Say what a module does and which parameters it takes; without a name, list all modules.
     Doc(DocOptions),
     /// Print a JSON Schema: of playbooks' modules, or of the lines that `--output json` prints.
     Schema(SchemaOptions),
     /// Serve a controller on standard input and output (started by the program itself).
     #[command(hide = true)]
-    Agent,
+    Agent(AgentOptions),
+}
+
+/// `agent`.
+#[derive(Debug, Args)]
+pub struct AgentOptions {
+    /// Keep watch over a change of the network, as the files in this folder say.
+    #[arg(long, value_name = "FOLDER")]
+    pub watch: Option<PathBuf>,
 }
 
 /// `plan`.
@@ -78,6 +88,9 @@ pub struct RunOptions {
     /// Only these hosts: a pattern such as `lab:!ws07`, or @FILE with one a line.
     #[arg(short, long, value_name = "PATTERN")]
     pub limit: Option<String>,
+    /// Take down the keys of hosts that have none in known_hosts yet; a key that has changed is refused all the same.
+    #[arg(long)]
+    pub accept_new_host_keys: bool,
     /// Variables that win over all others: `k=v k2=v2`, JSON or YAML, or @FILE; may be given more than once.
     #[arg(short, long, value_name = "VARS")]
     pub extra_vars: Vec<String>,
@@ -123,6 +136,9 @@ pub struct RunOptions {
     /// Text for people, or JSON lines for programs.
     #[arg(long, value_enum, default_value_t = OutputForm::Text, value_name = "FORM")]
     pub output: OutputForm,
+    /// Write a report for others into this folder: JSON lines, JUnit, a log per host; readable by you only.
+    #[arg(long, value_name = "FOLDER", env = "VFIO_PROVISION_REPORT", hide_env_values = true)]
+    pub report: Option<PathBuf>,
     /// Where roles are looked for besides `roles/` beside the playbook; may be given more than once.
     #[arg(long, value_name = "FOLDER")]
     pub roles_path: Vec<PathBuf>,
@@ -204,6 +220,23 @@ pub enum OutputForm {
     Text,
     /// One event a line.
     Json,
+}
+
+/// `merge-reports`.
+#[derive(Debug, Args)]
+pub struct MergeOptions {
+    /// Reports: files of JSON lines, folders of `--report`, or folders of such.
+    #[arg(required = true, value_name = "REPORT")]
+    pub reports: Vec<PathBuf>,
+    /// Write all as one report (JSON lines).
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Write all as one JUnit file.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// For plans: exit with 0 when there is nothing to change and with 2 when there is.
+    #[arg(long)]
+    pub detailed_exitcode: bool,
 }
 
 /// `doc`.

@@ -38,7 +38,7 @@ fn rollback_or_errors(options: &RollbackOptions) -> Result<ExitStatus, Vec<Diagn
         force: options.force,
         packages: options.packages,
     };
-    let sink = reporter(&options.machines.output, !options.no_diff, options.machines.verbose);
+    let sink = reporter(&options.machines.output, !options.no_diff, options.machines.verbose, None)?;
     if !options.yes || options.check {
         let recap = asked.rollback(&wish, Mode::Plan, &sink).map_err(|error| vec![error])?;
         let status = status(&recap);

@@ -28,6 +28,7 @@ const QUERY_TIME: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub struct Live {
     cache: RefCell<Cache>,
+    remote: bool,
 }
 
 #[derive(Default)]
@@ -42,6 +43,11 @@ impl Live {
     /// The machine this process runs on.
     pub fn new() -> Live {
         Live::default()
+    }
+
+    /// Says whether who asks is reached over a network, and so can be cut off.
+    pub fn reached_over_network(self, remote: bool) -> Live {
+        Live { remote, ..self }
     }
 
     /// Forgets what tools answered, after something was changed behind this object's back.
@@ -169,7 +175,7 @@ impl Host for Live {
     }
 
     fn control_peer(&self) -> Option<String> {
-        command::ssh_connection()
+        self.remote.then(command::ssh_connection).flatten()
     }
 
     // The program is linked statically, and a static glibc can't load the plug-ins of nsswitch.conf: getent can.

@@ -47,6 +47,16 @@ pub struct Connection {
     pub private_key_file: Option<PathBuf>,
     /// `ansible_password`.
     pub password: Option<String>,
+    /// `ansible_host_key_checking`: false takes any key, true only known ones.
+    pub host_key_checking: Option<bool>,
+    /// `ansible_timeout`: how long connecting may take, in seconds.
+    pub timeout: Option<u32>,
+    /// `ansible_ssh_retries`: how often connecting is tried again.
+    pub retries: Option<u32>,
+    /// `ansible_ssh_common_args` and `ansible_ssh_extra_args`: further arguments for `ssh`, by variable.
+    pub ssh_arguments: Vec<(&'static str, String)>,
+    /// `ssh_post_quantum`: only a key exchange that a quantum computer does not break will do.
+    pub post_quantum: bool,
     /// `sandbox_root`: the folder that holds the machine; where relative, beside the inventory.
     pub sandbox_root: Option<PathBuf>,
     /// `sandbox_machine`: the recorded machine that fills an empty folder.
@@ -72,6 +82,11 @@ impl fmt::Debug for Connection {
             .field("user", &self.user)
             .field("private_key_file", &self.private_key_file)
             .field("password", &hidden(&self.password))
+            .field("host_key_checking", &self.host_key_checking)
+            .field("timeout", &self.timeout)
+            .field("retries", &self.retries)
+            .field("ssh_arguments", &self.ssh_arguments)
+            .field("post_quantum", &self.post_quantum)
             .field("sandbox_root", &self.sandbox_root)
             .field("sandbox_machine", &self.sandbox_machine)
             .field("become_", &self.become_)
@@ -101,6 +116,12 @@ impl Connection {
             }
             None => ConnectionKind::Ssh,
         };
+        let post_quantum = vars.truth(&["ssh_post_quantum"])?.unwrap_or(false);
+        // libssh2 has no such key exchange, OpenSSH's client does.
+        let kind = match kind {
+            ConnectionKind::Ssh if post_quantum => ConnectionKind::OpenSsh,
+            kind => kind,
+        };
         let become_method = vars.text(&["ansible_become_method"])?;
         let become_method = become_method.map(|word| vars.become_method(word)).transpose()?;
         Ok(Connection {
@@ -112,6 +133,17 @@ impl Connection {
                 .text(&["ansible_ssh_private_key_file", "ansible_private_key_file"])?
                 .map(|path| at_home(&path)),
             password: vars.text(&["ansible_password", "ansible_ssh_password", "ansible_ssh_pass"])?,
+            host_key_checking: vars.truth(&["ansible_ssh_host_key_checking", "ansible_host_key_checking"])?,
+            timeout: vars.number(&["ansible_ssh_timeout", "ansible_timeout"])?,
+            retries: vars.number(&["ansible_ssh_retries"])?,
+            ssh_arguments: {
+                let mut found = Vec::new();
+                for name in ["ansible_ssh_common_args", "ansible_ssh_extra_args"] {
+                    found.extend(vars.text(&[name])?.map(|text| (name, text)));
+                }
+                found
+            },
+            post_quantum,
             sandbox_root: vars.text(&["sandbox_root"])?.map(|path| at_home(&path)),
             sandbox_machine: vars.text(&["sandbox_machine"])?,
             become_: vars.truth(&["ansible_become"])?.unwrap_or(false),
@@ -187,6 +219,19 @@ impl Vars<'_> {
             .transpose()
     }
 
+    fn number(&self, names: &[&str]) -> Result<Option<u32>, Diagnostic> {
+        self.first(names)
+            .map(|(name, value)| {
+                let number = match value {
+                    Value::Number(number) => number.as_u64().and_then(|number| u32::try_from(number).ok()),
+                    Value::String(text) => text.trim().parse().ok(),
+                    _ => None,
+                };
+                number.ok_or_else(|| self.wrong(name, "a whole number", value))
+            })
+            .transpose()
+    }
+
     fn truth(&self, names: &[&str]) -> Result<Option<bool>, Diagnostic> {
         self.first(names)
             .map(|(name, value)| {
@@ -253,6 +298,8 @@ mod tests {
             ("ws01", json!({"ansible_connection": "ansible.builtin.local"}), ConnectionKind::Local),
             ("ws01", json!({"ansible_connection": "openssh"}), ConnectionKind::OpenSsh),
             ("ws01", json!({"ansible_connection": null}), ConnectionKind::Ssh),
+            ("ws01", json!({"ssh_post_quantum": true}), ConnectionKind::OpenSsh),
+            ("localhost", json!({"ssh_post_quantum": true}), ConnectionKind::Local),
         ] {
             assert_eq!(of(name, vars.clone()).unwrap().kind, kind, "{name} {vars}");
         }
@@ -269,6 +316,8 @@ mod tests {
                 "ansible_become_method": "ansible.builtin.sudo",
                 "ansible_become_user": "root", "ansible_become_pass": "top",
                 "sandbox_root": ".sandbox/ws01", "sandbox_machine": "seed",
+                "ansible_host_key_checking": "no", "ansible_timeout": "30", "ansible_ssh_retries": 2,
+                "ansible_ssh_common_args": "-o X=y", "ansible_ssh_extra_args": "-J a",
             }),
         )
         .unwrap();
@@ -279,6 +328,14 @@ mod tests {
             user: Some("admin".into()),
             private_key_file: Some("keys/id".into()),
             password: Some("1234".into()),
+            host_key_checking: Some(false),
+            timeout: Some(30),
+            retries: Some(2),
+            ssh_arguments: vec![
+                ("ansible_ssh_common_args", "-o X=y".into()),
+                ("ansible_ssh_extra_args", "-J a".into()),
+            ],
+            post_quantum: false,
             sandbox_root: Some(".sandbox/ws01".into()),
             sandbox_machine: Some("seed".into()),
             become_: true,
@@ -300,6 +357,7 @@ mod tests {
             (json!({"ansible_become_method": "sudoo"}), ["`ansible_become_method`", "did you mean `sudo`?"]),
             (json!({"ansible_port": 0}), ["`ansible_port` must be a port", "a number"]),
             (json!({"ansible_port": "ssh"}), ["`ansible_port` must be a port", "a string"]),
+            (json!({"ansible_timeout": "soon"}), ["`ansible_timeout` must be a whole number", "a string"]),
             (json!({"ansible_become": "perhaps"}), ["`ansible_become` must be true or false", "string"]),
             (json!({"ansible_user": ["root"]}), ["`ansible_user` must be a string", "a list"]),
             (json!({"ansible_host": true}), ["`ansible_host` must be a string", "a truth value"]),

@@ -1,7 +1,9 @@
 //! Secrets are shown to nobody: not in diffs, not in results, not in errors, not in JSON.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, RwLock};
 
+use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::Value;
 
 use super::Event;
@@ -15,7 +17,14 @@ const SHORTEST: usize = 4;
 /// The secrets known so far; clones share them.
 #[derive(Clone, Default)]
 pub struct Mask {
-    secrets: Arc<RwLock<Vec<String>>>,
+    secrets: Arc<RwLock<Secrets>>,
+}
+
+#[derive(Default)]
+struct Secrets {
+    all: BTreeSet<String>,
+    /// Finds all of them in one pass: a fleet may have a password for each host. Made when it is first needed.
+    finder: Option<AhoCorasick>,
 }
 
 impl Mask {
@@ -25,20 +34,35 @@ impl Mask {
             return;
         }
         let mut secrets = self.secrets.write().unwrap_or_else(|broken| broken.into_inner());
-        if !secrets.iter().any(|known| known == secret) {
-            secrets.push(secret.to_string());
-            // The longest first, so that one secret inside another leaves no rest of it.
-            secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        if !secrets.all.contains(secret) {
+            secrets.all.insert(secret.to_string());
+            secrets.finder = None;
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.secrets.read().unwrap_or_else(|broken| broken.into_inner()).all.is_empty()
     }
 
     /// The text without secrets.
     pub fn text(&self, text: &mut String) {
         let secrets = self.secrets.read().unwrap_or_else(|broken| broken.into_inner());
-        for secret in secrets.iter() {
-            if text.contains(secret.as_str()) {
-                *text = text.replace(secret.as_str(), MASKED);
+        if secrets.all.is_empty() {
+            return;
+        }
+        if let Some(finder) = &secrets.finder {
+            return replace(finder, text);
+        }
+        drop(secrets);
+        let mut secrets = self.secrets.write().unwrap_or_else(|broken| broken.into_inner());
+        // The longest first, so that one secret inside another leaves no rest of it.
+        match AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&secrets.all) {
+            Ok(finder) => {
+                replace(&finder, text);
+                secrets.finder = Some(finder);
             }
+            // Too large to build: gigabytes of secrets. Nothing is shown rather than one of them.
+            Err(_) => *text = MASKED.into(),
         }
     }
 
@@ -68,7 +92,7 @@ impl Mask {
 
     /// The event without secrets.
     pub fn event(&self, event: &mut Event) {
-        if self.secrets.read().unwrap_or_else(|broken| broken.into_inner()).is_empty() {
+        if self.is_empty() {
             return;
         }
         match event {
@@ -78,7 +102,12 @@ impl Mask {
                 id.item.iter_mut().for_each(|text| self.text(text));
                 self.diffs(diffs);
             }
-            Event::Progress { text, .. } | Event::Warning(text) => self.text(text),
+            Event::Progress { id, text } => {
+                self.text(&mut id.task);
+                id.item.iter_mut().for_each(|text| self.text(text));
+                self.text(text);
+            }
+            Event::Warning(text) => self.text(text),
             Event::Finished(finished) => {
                 self.text(&mut finished.id.task);
                 finished.id.item.iter_mut().for_each(|text| self.text(text));
@@ -87,8 +116,23 @@ impl Mask {
                 let texts = finished.notes.iter_mut().chain(&mut finished.warnings).chain(finished.error.as_mut());
                 texts.for_each(|text| self.text(text));
             }
-            Event::HostDone { .. } => {}
+            Event::Started { id } => {
+                self.text(&mut id.task);
+                id.item.iter_mut().for_each(|text| self.text(text));
+            }
+            Event::Run { .. } | Event::Batch { .. } | Event::HostBegun { .. } | Event::HostDone { .. } => {}
         }
+    }
+}
+
+fn replace(finder: &AhoCorasick, text: &mut String) {
+    if finder.is_match(text.as_str()) {
+        let mut masked = String::with_capacity(text.len());
+        finder.replace_all_with(text, &mut masked, |_, _, into| {
+            into.push_str(MASKED);
+            true
+        });
+        *text = masked;
     }
 }
 

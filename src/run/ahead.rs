@@ -6,11 +6,12 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::PlayRun;
+use super::guarded::Watched;
 use super::host::{Context, Flow, HostRun};
 use super::link::Link;
 use super::saved::SavedTask;
@@ -150,7 +151,7 @@ impl HostRun<'_> {
             State::Over(ended) => (*ended, false),
             State::Asked(asked) => {
                 let mut outcome = self.answer(&asked, &step.id);
-                let broken = outcome.status.breaks_chain(self.shared.mode);
+                let broken = outcome.status.breaks_chain(self.shared.mode) || outcome.guard.is_some();
                 if let Some(task) = step.what.task() {
                     self.judge(task, &step.context, play, &mut outcome);
                 }
@@ -259,7 +260,8 @@ impl HostRun<'_> {
 
     /// Waits for an answer, tells what comes on the way, and keeps what outlasts the task.
     fn answer(&mut self, asked: &Asked, id: &TaskId) -> Outcome {
-        let sink = &self.shared.sink;
+        let sink = Arc::clone(&self.shared.sink);
+        sink.event(Event::Started { id: id.clone() });
         let mut begun = false;
         let mut tell = |reply: Reply| match reply {
             Reply::Shown { mut diffs, .. } => {
@@ -272,9 +274,21 @@ impl HostRun<'_> {
             Reply::Progress { text, .. } => sink.event(Event::Progress { id: id.clone(), text }),
             _ => {}
         };
-        let answer = match &mut self.link {
-            Some(link) => link.outcome(&mut tell),
-            None => Err(crate::host::Error::failed("the connection is gone")),
+        let answer = loop {
+            let next = match &mut self.link {
+                Some(link) => link.next(None),
+                None => Err(crate::host::Error::failed("the connection is gone")),
+            };
+            match next {
+                Ok(Some(Reply::Done { outcome, .. })) => break Ok(*outcome),
+                Ok(Some(Reply::Guard { token, seconds, .. })) => {
+                    let until = Instant::now() + Duration::from_secs(seconds);
+                    break self.guarded(&Watched { token, until }, asked, id, &mut tell);
+                }
+                Ok(Some(reply)) => tell(reply),
+                Ok(None) => {}
+                Err(error) => break Err(error),
+            }
         };
         let mut outcome = match answer {
             Ok(outcome) => outcome,

@@ -9,7 +9,6 @@ use super::host::HostRun;
 use super::link::Link;
 use crate::agent::protocol::{self, Outcome, Status};
 use crate::host::Error;
-use crate::inventory::ConnectionKind;
 use crate::report::{Event, TaskId};
 
 /// As long is waited where the task does not say it.
@@ -22,11 +21,7 @@ const SILENCE: Duration = Duration::from_secs(20);
 impl HostRun<'_> {
     /// Waits for a machine that goes down now; `boot` is the boot that it goes down from.
     pub(super) fn come_back(&mut self, boot: Option<String>, asked: &Asked, id: &TaskId, outcome: &mut Outcome) {
-        let ssh = self
-            .reach
-            .as_ref()
-            .is_some_and(|reach| matches!(reach.kind, ConnectionKind::Ssh | ConnectionKind::OpenSsh));
-        if !ssh || !matches!(outcome.status, Status::Changed) {
+        if !self.is_remote() || !matches!(outcome.status, Status::Changed) {
             return;
         }
         let parameters = &asked.request.parameters;

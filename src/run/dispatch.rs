@@ -399,7 +399,8 @@ impl HostRun<'_> {
     pub(super) fn open_link(&self) -> Result<Link, Error> {
         let reach = self.reach.as_ref().ok_or_else(|| Error::failed("the host has no connection"))?;
         let machine = Link::machine(reach, &self.inventory_folder)?;
-        Link::open(reach, self.shared.hello(machine, self.shared.mode))
+        let hello = self.shared.hello(machine, self.shared.mode, super::link::is_remote(reach));
+        Link::open(&self.name, reach, hello, &self.shared.ways)
     }
 
     /// The way to the host's agent, which is started when it is first wanted.

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use super::ahead::Asked;
 use super::host::HostRun;
-use super::link::Link;
+use super::link::{Link, is_remote};
 use super::saved::{SavedHost, SavedPlan};
-use super::{Finish, HostStart, Settings, Shared, host_start, run_name};
+use super::{Finish, HostStart, Settings, Shared, host_start, run_name, ways_of};
 use crate::agent::protocol::{Become, Mode, Outcome, Status};
 use crate::diag::Diagnostic;
 use crate::host::Error;
@@ -54,6 +54,7 @@ pub fn execute(plan: &SavedPlan, settings: &Settings, sink: &Arc<Sink>) -> Resul
         render,
         sink: Arc::clone(sink),
         lock,
+        ways: ways_of(settings, sink),
         hashes: super::Hashes::default(),
         extra_vars: none,
         shared_magic: inventory.shared_magic().clone().into_iter().collect(),
@@ -76,6 +77,7 @@ pub fn execute(plan: &SavedPlan, settings: &Settings, sink: &Arc<Sink>) -> Resul
 
 fn one_host<'a>(saved: &SavedHost, start: &HostStart, shared: &'a Shared) -> HostRun<'a> {
     let mut host = start.begin(&saved.name, shared);
+    shared.sink.event(Event::HostBegun { host: saved.name.clone() });
     match moved_on(saved, start, shared) {
         Err(error) => {
             tell(&mut host, saved, 0, Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() })
@@ -110,7 +112,8 @@ fn user_of(user: Option<&str>, start: &HostStart, shared: &Shared) -> Option<Bec
 /// Would the machine take the same actions now as when the plan was made? Asked in a dry run, before anything is done.
 fn moved_on(saved: &SavedHost, start: &HostStart, shared: &Shared) -> Result<Moved, Error> {
     let machine = Link::machine(&start.connection, &start.folder)?;
-    let mut link = Link::open(&start.connection, shared.hello(machine, Mode::Plan))?;
+    let hello = shared.hello(machine, Mode::Plan, is_remote(&start.connection));
+    let mut link = Link::open(&saved.name, &start.connection, hello, &shared.ways)?;
     for (index, task) in saved.tasks.iter().enumerate() {
         let user = user_of(task.user.as_deref(), start, shared);
         let outcome = link.task(task.request(user, false), &mut |_| ())?;

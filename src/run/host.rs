@@ -127,6 +127,7 @@ impl<'a> HostRun<'a> {
 
     /// Goes through a play.
     pub(super) fn play(&mut self, play: &PlayRun) {
+        self.shared.sink.event(Event::HostBegun { host: self.name.clone() });
         self.handlers = play.play.all_handlers();
         self.notified.clear();
         self.roles_done.clear();

@@ -10,10 +10,11 @@ use std::time::Instant;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::ways::Ways;
 use crate::agent::protocol::{BLOB, Blob, Hello, MachineKind, Outcome, Reply, Request, Task};
 use crate::host::Error;
 use crate::inventory::{Connection as Reach, ConnectionKind};
-use crate::transport::{Connection, Route};
+use crate::transport::Connection;
 
 /// The way to one host's agent.
 pub struct Link {
@@ -29,17 +30,8 @@ impl Link {
     ///
     /// # Errors
     /// When the inventory asks for a connection that can't be had, or the host can't be reached.
-    pub fn open(reach: &Reach, hello: Hello) -> Result<Link, Error> {
-        let route = match reach.kind {
-            ConnectionKind::Local | ConnectionKind::Sandbox => Route::InProcess,
-            ConnectionKind::Ssh | ConnectionKind::OpenSsh => {
-                return Err(Error::failed(
-                    "this version reaches machines by `local` and `sandbox` only; SSH comes next",
-                )
-                .hint("run it on the workstation itself with ansible_connection=local"));
-            }
-        };
-        Ok(Link { connection: Connection::open(&route, hello)?, tasks: 0, chain: 0, files: HashMap::new() })
+    pub fn open(name: &str, reach: &Reach, hello: Hello, ways: &Ways) -> Result<Link, Error> {
+        Ok(Link { connection: ways.open(name, reach, hello)?, tasks: 0, chain: 0, files: HashMap::new() })
     }
 
     /// Which machine the agent serves.
@@ -112,18 +104,30 @@ impl Link {
         self.chain += 1;
     }
 
+    /// The next reply; `None` when there was none until then. Files that the agent asks for are sent.
+    ///
+    /// # Errors
+    /// When the agent is lost: the host is unreachable then.
+    pub fn next(&mut self, until: Option<Instant>) -> Result<Option<Reply>, Error> {
+        loop {
+            match self.connection.receive(until)? {
+                Some(Reply::Want { sha256, from }) => {
+                    let blob = self.part(sha256, from);
+                    self.connection.send(&Request::Blob(blob))?;
+                }
+                other => return Ok(other),
+            }
+        }
+    }
+
     /// The outcome of the oldest task that has none yet.
     ///
     /// # Errors
     /// When the agent is lost: the host is unreachable then.
     pub fn outcome(&mut self, tell: &mut dyn FnMut(Reply)) -> Result<Outcome, Error> {
         loop {
-            match self.connection.receive(None)? {
+            match self.next(None)? {
                 Some(Reply::Done { outcome, .. }) => return Ok(*outcome),
-                Some(Reply::Want { sha256, from }) => {
-                    let blob = self.part(sha256, from);
-                    self.connection.send(&Request::Blob(blob))?;
-                }
                 Some(reply) => tell(reply),
                 None => {}
             }
@@ -139,4 +143,9 @@ impl Link {
         self.send(task)?;
         self.outcome(tell)
     }
+}
+
+/// Is the host reached over a network, so that it could be cut off and come back to?
+pub fn is_remote(reach: &Reach) -> bool {
+    matches!(reach.kind, ConnectionKind::Ssh | ConnectionKind::OpenSsh)
 }

@@ -6,6 +6,7 @@ mod comeback;
 mod dispatch;
 mod exact;
 mod extra_vars;
+mod guarded;
 mod host;
 mod link;
 mod list;
@@ -17,6 +18,7 @@ mod saved;
 mod tags;
 mod task;
 mod vars;
+mod ways;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -32,10 +34,12 @@ use crate::diag::Diagnostic;
 use crate::inventory::{Connection, Inventory};
 use crate::playbook::{LoadOptions, Loader, Play, RoleUse, Site};
 use crate::report::{Event, HostRecap, Recap, Sink};
+use crate::transport::ask::Terminal;
 use host::HostRun;
 use lock::Lock;
 use render::Render;
 use vars::{Layer, Scope, Stored};
+use ways::Ways;
 
 pub use exact::execute as execute_saved;
 pub use list::Lists;
@@ -65,6 +69,8 @@ pub struct Settings {
     pub become_: bool,
     /// What `-K` was told.
     pub become_password: Option<String>,
+    /// `--accept-new-host-keys`.
+    pub accept_new: bool,
     /// How often `-v` was given.
     pub verbose: u8,
     /// `--roles-path`.
@@ -125,6 +131,7 @@ struct Shared {
     sink: Arc<Sink>,
     lock: Lock,
     hashes: Hashes,
+    ways: Arc<Ways>,
     extra_vars: Stored,
     /// The magic variables that all hosts share: `groups`, which grows with their number.
     shared_magic: Stored,
@@ -132,18 +139,26 @@ struct Shared {
 
 impl Shared {
     /// What a host's agent is told first.
-    fn hello(&self, machine: MachineKind, mode: Mode) -> Hello {
+    fn hello(&self, machine: MachineKind, mode: Mode, remote: bool) -> Hello {
         Hello {
             version: env!("CARGO_PKG_VERSION").into(),
             machine,
             mode,
             run: self.run.clone(),
             pins: self.lock.pins(),
+            remote,
             from: self.from.clone(),
             what: self.options.what(),
             wait_for_lock: self.options.wait_for_lock,
         }
     }
+}
+
+/// The ways to the hosts of a run: what people should know about them is a warning of the run.
+fn ways_of(settings: &Settings, sink: &Arc<Sink>) -> Arc<Ways> {
+    let sink = Arc::clone(sink);
+    let ask = Arc::new(Terminal::default());
+    Arc::new(Ways::new(ask, settings.accept_new, move |text| sink.event(Event::Warning(text))))
 }
 
 /// The SHA-256 of large files, each made out once for all hosts.
@@ -366,6 +381,7 @@ impl Prepared {
             sink: Arc::clone(sink),
             lock: Lock::beside(self.settings.inventories.first().map(PathBuf::as_path))?,
             hashes: Hashes::default(),
+            ways: ways_of(&self.settings, sink),
             extra_vars: self.extra_vars.clone(),
             shared_magic: self.shared_magic.clone(),
         })

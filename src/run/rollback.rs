@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value};
 
 use super::link::Link;
+use super::ways::Ways;
 use super::{HostStart, host_start, run_name};
 use crate::agent::history::{ROLLBACK, RUNS, Rollback};
 use crate::agent::protocol::{Become, Hello, Mode, Outcome, Reply, Status, Task};
@@ -18,6 +19,7 @@ use crate::diag::Diagnostic;
 use crate::host::Error;
 use crate::inventory::Inventory;
 use crate::report::{Event, Finished, HostRecap, Recap, Sink, TaskId};
+use crate::transport::ask::Terminal;
 
 /// Which hosts are asked, and as whom.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +42,7 @@ pub struct Machines {
 pub struct Asked {
     machines: Machines,
     hosts: IndexMap<String, HostStart>,
+    ways: Ways,
 }
 
 /// What one host answered: its runs, the oldest first, or why it did not.
@@ -66,7 +69,15 @@ impl Asked {
                 Err(error) => errors.push(error),
             }
         }
-        if errors.is_empty() { Ok(Asked { machines, hosts }) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(Asked {
+                machines,
+                hosts,
+                ways: Ways::new(Arc::new(Terminal::default()), false, |text| anstream::eprintln!("warning: {text}")),
+            })
+        } else {
+            Err(errors)
+        }
     }
 
     /// How many hosts there are.
@@ -81,7 +92,7 @@ impl Asked {
     pub fn runs(&self) -> Result<IndexMap<String, Runs>, Diagnostic> {
         let run = run_name();
         let answers: Vec<(String, Runs)> = self.each(|name, start| {
-            let outcome = self.ask(start, Mode::Plan, &run, RUNS, Value::Object(Map::new()), &mut |_| ());
+            let outcome = self.ask(name, start, Mode::Plan, &run, RUNS, Value::Object(Map::new()), &mut |_| ());
             let runs = match outcome {
                 Ok(Outcome { error: Some(error), .. }) | Err(error) => Err(error.to_string()),
                 Ok(mut outcome) => match outcome.result.remove("runs") {
@@ -126,15 +137,16 @@ impl Asked {
                 Reply::Progress { text, .. } => sink.event(Event::Progress { id: id.clone(), text }),
                 _ => {}
             };
-            let outcome = self.ask(start, mode, &run, ROLLBACK, parameters.clone(), &mut tell).unwrap_or_else(
-                |error| Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() },
-            );
+            let outcome =
+                self.ask(name, start, mode, &run, ROLLBACK, parameters.clone(), &mut tell).unwrap_or_else(|error| {
+                    Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() }
+                });
             let recap = recap(&outcome);
             sink.event(Event::Finished(Box::new(finished(id, outcome, begun))));
             sink.event(Event::HostDone { host: name.to_string() });
             (name.to_string(), recap)
         })?;
-        let recap = Recap { plan: mode == Mode::Plan, hosts: recaps.into_iter().collect() };
+        let recap = Recap { plan: mode == Mode::Plan, hosts: recaps.into_iter().collect(), ..Recap::default() };
         sink.recap(&recap);
         Ok(recap)
     }
@@ -151,6 +163,7 @@ impl Asked {
     /// One question to one host's agent.
     fn ask(
         &self,
+        name: &str,
         start: &HostStart,
         mode: Mode,
         run: &str,
@@ -164,6 +177,7 @@ impl Asked {
             mode,
             run: run.to_string(),
             pins: BTreeMap::new(),
+            remote: super::link::is_remote(&start.connection),
             from: super::who(),
             what: "rollback".into(),
             wait_for_lock: self.machines.wait_for_lock,
@@ -178,7 +192,7 @@ impl Asked {
             no_log: false,
             expect: None,
         };
-        Link::open(&start.connection, hello)?.task(task, tell)
+        Link::open(name, &start.connection, hello, &self.ways)?.task(task, tell)
     }
 
     /// Records are those of a user: root's, where the hosts' tasks become root.

@@ -1,5 +1,11 @@
 //! A byte pipe to an agent. The agent is the same everywhere; only the pipe differs.
 
+pub mod ask;
+pub mod far_end;
+pub mod known_hosts;
+pub mod openssh;
+pub mod ssh;
+pub mod ssh_config;
 mod thread;
 
 use std::io;
@@ -7,13 +13,6 @@ use std::time::Instant;
 
 use crate::agent::protocol::{Hello, Reply, Request};
 use crate::host::Error;
-
-/// Where an agent is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// In this process.
-    InProcess,
-}
 
 /// What carries requests to an agent and its replies back.
 pub trait Pipe: Send {
@@ -48,15 +47,21 @@ pub struct Ready {
 }
 
 impl Connection {
-    /// Starts an agent and greets it. What is sent next need not wait until it greets back; [`Connection::receive`]
-    /// says if it refuses.
+    /// Greets an agent in this process.
     ///
     /// # Errors
-    /// When it can't be started: the host is unreachable then.
-    pub fn open(route: &Route, hello: Hello) -> Result<Connection, Error> {
-        let pipe: Box<dyn Pipe> = match route {
-            Route::InProcess => Box::new(thread::start()?),
-        };
+    /// When it can't be started.
+    pub fn here(hello: Hello) -> Result<Connection, Error> {
+        Connection::over(thread::start()?, hello)
+    }
+
+    /// Greets an agent that has been started. What is sent next need not wait until it greets back;
+    /// [`Connection::receive`] says if it refuses.
+    ///
+    /// # Errors
+    /// When it is gone already: the host is unreachable then.
+    pub fn over(pipe: impl Pipe + 'static, hello: Hello) -> Result<Connection, Error> {
+        let pipe: Box<dyn Pipe> = Box::new(pipe);
         let mut connection = Connection { pipe, ready: None };
         connection.send(&Request::Hello(hello))?;
         Ok(connection)

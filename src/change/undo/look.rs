@@ -29,7 +29,9 @@ pub fn touched(host: &dyn Host, op: &Op, keep: &mut Keep<'_>) -> Result<Vec<Touc
         | Op::SetAttributes { path, .. }
         | Op::MakeFolder { path, .. }
         | Op::Download { path, .. }
-        | Op::SetXattrs { path, .. } => add(host, &mut found, Subject::Path(host.real_path(path)?), LARGEST_COPY, keep)?,
+        | Op::SetXattrs { path, .. } => {
+            add(host, &mut found, Subject::Path(host.real_path(path)?), LARGEST_COPY, keep)?
+        }
         Op::Link { path, .. } => add(host, &mut found, Subject::Path(in_real_parent(host, path)?), LARGEST_COPY, keep)?,
         Op::Remove { path } => add_tree(host, &mut found, in_real_parent(host, path)?, keep)?,
         Op::Poke { path, effects, .. } => {
@@ -45,13 +47,7 @@ pub fn touched(host: &dyn Host, op: &Op, keep: &mut Keep<'_>) -> Result<Vec<Touc
     Ok(found)
 }
 
-fn add(
-    host: &dyn Host,
-    found: &mut Vec<Touched>,
-    subject: Subject,
-    largest: u64,
-    keep: &mut Keep<'_>,
-) -> Result<()> {
+fn add(host: &dyn Host, found: &mut Vec<Touched>, subject: Subject, largest: u64, keep: &mut Keep<'_>) -> Result<()> {
     if !found.iter().any(|touched| touched.subject == subject) {
         let before = look_and_keep(host, &subject, largest, Some(keep))?;
         found.push(Touched { subject, before });
@@ -140,13 +136,7 @@ fn look_and_keep(host: &dyn Host, subject: &Subject, largest: u64, keep: Option<
     }
 }
 
-fn look_at_path(
-    host: &dyn Host,
-    path: &str,
-    stat: &Stat,
-    largest: u64,
-    keep: Option<&mut Keep<'_>>,
-) -> Result<State> {
+fn look_at_path(host: &dyn Host, path: &str, stat: &Stat, largest: u64, keep: Option<&mut Keep<'_>>) -> Result<State> {
     let (mode, uid, gid) = (stat.mode, stat.uid, stat.gid);
     match stat.kind {
         FileKind::Link => Ok(State::Link { target: host.raw_read_link(path)? }),

@@ -10,6 +10,7 @@ use crate::host::{Unit, VirtKind};
 
 pub use look::{look, touched};
 pub use plan::{Chosen, Origin, Scene, Undoing, plan};
+pub use restore::{Restoring, Thing};
 
 /// A thing that an action touches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

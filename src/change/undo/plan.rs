@@ -251,7 +251,8 @@ impl<'a> Walk<'a> {
             }
         }
         if !deed.quiet && (deed.touched.is_empty() || self.still_there(deed)?) {
-            let what = if deed.secret { format!("a command of the task `{}`", deed.task) } else { deed.subject.clone() };
+            let what =
+                if deed.secret { format!("a command of the task `{}`", deed.task) } else { deed.subject.clone() };
             let maybe = if deed.after.is_none() { " (it did not come to its end)" } else { "" };
             self.warn(format!("can't be taken back: `{what}`{maybe}"));
         }
@@ -315,8 +316,11 @@ impl<'a> Walk<'a> {
         };
         Ok(match (subject, before) {
             (Subject::Path(path), State::Nothing) => Some(Effect::Gone { path: path.clone() }),
-            (Subject::Path(path), State::File { mode, copy, .. }) => text(copy)?
-                .map(|content| Effect::File { path: path.clone(), content: Some(content), mode: Some(*mode) }),
+            (Subject::Path(path), State::File { mode, copy, .. }) => text(copy)?.map(|content| Effect::File {
+                path: path.clone(),
+                content: Some(content),
+                mode: Some(*mode),
+            }),
             (Subject::Path(path), State::Folder { .. }) => Some(Effect::Folder { path: path.clone() }),
             (Subject::Path(path), State::Link { target }) => {
                 Some(Effect::Link { path: path.clone(), target: target.clone() })
@@ -486,4 +490,3 @@ fn some(all: &[String]) -> String {
         _ => format!("{} and {more} more", shown.join(", ")),
     }
 }
-

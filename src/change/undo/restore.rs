@@ -146,14 +146,7 @@ impl Back<'_> {
         }
     }
 
-    fn file(
-        &mut self,
-        mode: u32,
-        uid: u32,
-        gid: u32,
-        copy: Option<&str>,
-        xattrs: Vec<(String, String)>,
-    ) -> Result<()> {
+    fn file(&mut self, mode: u32, uid: u32, gid: u32, copy: Option<&str>, xattrs: Vec<(String, String)>) -> Result<()> {
         if self.only_attributes() {
             self.attributes(mode, uid, gid);
             return Ok(());

@@ -155,6 +155,15 @@ pub fn down(plan: &mut Plan, change: &Change) -> Result<()> {
     let Change { host, bridge, nic, .. } = *change;
     let effects = effects_down(host, bridge)?;
     let diff = Diff::removed("network", bridge, format!("up, port {nic}"));
+    let commands = commands_down(change)?;
+    let commands: Vec<Vec<&str>> = commands.iter().map(|one| one.iter().map(String::as_str).collect()).collect();
+    let commands: Vec<&[&str]> = commands.iter().map(Vec::as_slice).collect();
+    run(plan, &commands, effects, diff);
+    Ok(())
+}
+
+fn commands_down(change: &Change) -> Result<Vec<Vec<String>>> {
+    let Change { host, bridge, nic, .. } = *change;
     let manager = host.unit("NetworkManager")?.active;
     let delete: &[&str] = &["ip", "link", "delete", bridge, "type", "bridge"];
     let commands: &[&[&str]] = match change.backend {
@@ -165,6 +174,41 @@ pub fn down(plan: &mut Plan, change: &Change) -> Result<()> {
         Backend::Netplan => &[delete, &["netplan", "apply"]],
         Backend::Networkd => &[delete, &["systemctl", "restart", "systemd-networkd.service"]],
     };
-    run(plan, commands, effects, diff);
-    Ok(())
+    Ok(commands.iter().map(|words| argv(words)).collect())
+}
+
+/// What brings the old network into force once its files are back, where it was without the bridge: whatever state the
+/// way to the new one was left in.
+///
+/// # Errors
+/// When the machine can't be read.
+pub fn back_without(change: &Change) -> Result<Vec<Vec<String>>> {
+    let manager = change.host.unit("NetworkManager")?.active;
+    let mut commands = match change.backend {
+        // initscripts and ifupdown believe that what they have brought up is up.
+        Backend::Ifupdown => {
+            vec![argv(&["ifdown", "--force", change.bridge]), argv(&["ifdown", "--force", change.nic])]
+        }
+        Backend::Ifcfg if !manager => vec![argv(&["ifdown", change.bridge]), argv(&["ifdown", change.nic])],
+        _ => Vec::new(),
+    };
+    commands.extend(commands_down(change)?);
+    Ok(commands)
+}
+
+/// The same where the bridge was there.
+///
+/// # Errors
+/// When the machine can't be read.
+pub fn back_with(change: &Change) -> Result<Vec<Vec<String>>> {
+    let mut plan = Plan::nothing();
+    if change.backend == Backend::Ifupdown {
+        plan.push(Op::Run(Run::new(["ifdown", "--force", change.bridge], Vec::new())), Vec::new());
+    }
+    up(&mut plan, change)?;
+    let commands = plan.actions.into_iter().filter_map(|action| match action.op {
+        Op::Run(run) => Some(run.argv),
+        _ => None,
+    });
+    Ok(commands.collect())
 }

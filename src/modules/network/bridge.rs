@@ -9,7 +9,7 @@ use super::backend::{self, Ipv4, Job, Wanted, ifcfg, ifupdown, keyfile, netplan,
 use super::link::{self, NET, Way};
 use super::marks;
 use super::place::place;
-use crate::change::Plan;
+use crate::change::{Guard, Plan};
 use crate::host::{Error, Family, Host, Result};
 use crate::modules::Module;
 use crate::modules::params::{Flag, Text};
@@ -17,10 +17,10 @@ use crate::modules::params::{Flag, Text};
 /// A bridge over a network card, so that guests stand in the same network as the machine.
 ///
 /// The bridge takes over what the card has now: its addresses, gateway, name servers and hardware address (so that a
-/// DHCP server knows it again). The files are always written at once. A bridge is brought up at once only where that
-/// can't cut anyone off; otherwise it comes with the next boot. This program does not edit the connection it talks
-/// through while it talks: that needs a guard which puts things back by itself, and until the machine boots nothing
-/// changes.
+/// DHCP server knows it again). The files are always written at once, and the bridge is brought up at once. Where the
+/// connection of this run goes through the card, that is guarded: the machine puts its old network back by itself unless
+/// this program comes back over a new connection and confirms. On the machine itself nobody can come back: there, a card
+/// that someone may be logged in through is left to the next boot.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Bridge {
@@ -41,10 +41,14 @@ pub struct Bridge {
     ipv4: Option<Ipv4>,
     /// The bridge's hardware address; left out, that of the card.
     mac: Option<Text>,
-    /// `now`: bring it up at once, refused where the connection of this run goes through the card. `boot`: with the
-    /// next boot. `auto`: at once if nobody is connected through the card, else with the next boot.
+    /// `now`: bring it up at once. `boot`: with the next boot. `auto`: at once, but on the machine itself with the next
+    /// boot if somebody is logged in through the card.
     #[serde(default)]
     activate: Activate,
+    /// Seconds within which this program must have come back over a new connection, where the one in use goes through
+    /// the card; bringing the bridge up is part of it. Default: 120.
+    #[serde(default = "two_minutes")]
+    confirm_timeout: u64,
     /// Let unprivileged QEMU (qemu:///session) use the bridge: `allow NAME` in QEMU's bridge.conf.
     #[serde(default)]
     qemu_session: Flag,
@@ -55,6 +59,10 @@ pub struct Bridge {
 
 fn br0() -> String {
     "br0".into()
+}
+
+fn two_minutes() -> u64 {
+    120
 }
 
 fn auto() -> Text {
@@ -212,7 +220,8 @@ impl Bridge {
             .into_iter()
             .filter(|old| !wanted.iter().any(|new| new.path == old.path))
             .collect();
-        let now = self.may_activate(host, &nic, way.as_ref(), through)?;
+        let remote = way.as_ref().is_some_and(|way| way.peer.is_some());
+        let now = self.may_activate(host, remote, through)?;
         let change = Change { host, backend, bridge: &self.name, nic: &nic, mac: mac.as_deref() };
         if now && !ours && !real {
             activate::before(&mut plan, &change)?;
@@ -223,7 +232,13 @@ impl Bridge {
         }
         match (real && !changed, now) {
             (true, _) => {}
-            (false, true) => activate::up(&mut plan, &change)?,
+            (false, true) => {
+                activate::up(&mut plan, &change)?;
+                if remote && through {
+                    let back = if real { activate::back_with(&change)? } else { activate::back_without(&change)? };
+                    self.guard(&mut plan, back);
+                }
+            }
             (false, false) => plan.reboot.push(if real {
                 format!("the new configuration of {} counts from the next boot on", self.name)
             } else {
@@ -390,19 +405,24 @@ impl Bridge {
     }
 
     /// May the bridge be brought up (or taken down) while this run goes on?
-    fn may_activate(&self, host: &dyn Host, nic: &str, way: Option<&Way>, through: bool) -> Result<bool> {
-        let remote = way.is_some_and(|way| way.peer.is_some());
+    fn may_activate(&self, host: &dyn Host, remote: bool, through: bool) -> Result<bool> {
         match self.activate {
             Activate::Boot => Ok(false),
-            Activate::Now if remote && through => Err(Error::refused(format!(
-                "this run is connected through {nic}: changing it now could cut the machine off for good"
-            ))
-            .hint("use `activate: boot` (or auto): the bridge then comes with the next boot")),
             Activate::Now => Ok(true),
-            Activate::Auto if remote => Ok(!through),
+            Activate::Auto if remote => Ok(true),
             // On the machine itself: someone may have typed this into a session that comes in over the card.
             Activate::Auto => Ok(!(through && link::has_ssh_session(host)?)),
         }
+    }
+
+    /// What comes could cut this run off: the machine then puts everything back.
+    fn guard(&self, plan: &mut Plan, back: Vec<Vec<String>>) {
+        let seconds = self.confirm_timeout;
+        plan.notes.push(format!(
+            "guarded: the machine puts its old network back by itself unless it is reached over a new connection within \
+             {seconds} s"
+        ));
+        plan.guard = Some(Guard { seconds, back });
     }
 
     fn qemu(&self, plan: &mut Plan, host: &dyn Host) -> Result<()> {
@@ -445,9 +465,13 @@ impl Bridge {
                 None => false,
             };
             tell(&mut plan, &nic, &self.name, way.as_ref(), through, false);
-            if self.may_activate(host, &nic, way.as_ref(), through)? {
+            let remote = way.as_ref().is_some_and(|way| way.peer.is_some());
+            if self.may_activate(host, remote, through)? {
                 let change = Change { host, backend, bridge: &self.name, nic: &nic, mac: None };
                 activate::down(&mut plan, &change)?;
+                if remote && through {
+                    self.guard(&mut plan, activate::back_with(&change)?);
+                }
             } else {
                 plan.reboot.push(format!("{} goes with the next boot: the machine is reached through it", self.name));
             }

@@ -364,24 +364,28 @@ impl Host for Remote {
 }
 
 #[test]
-fn the_connection_of_the_run_is_never_edited_while_it_talks() {
+fn the_connection_of_the_run_is_edited_under_guard_only() {
     let path = "/etc/sysconfig/network-scripts/ifcfg-eno1";
     let through = || Remote(with(EL7, &[(path, IFCFG)]), "192.168.1.5");
-    let first = plan(&through(), "bridge", json!({})).unwrap();
+    let first = plan(&through(), "bridge", json!({"confirm_timeout": 45})).unwrap();
     assert_eq!(
         first.notes,
-        ["this machine is reached over eno1 (192.168.1.10) from 192.168.1.5; the address moves to br0"]
+        [
+            "this machine is reached over eno1 (192.168.1.10) from 192.168.1.5; the address moves to br0",
+            "guarded: the machine puts its old network back by itself unless it is reached over a new connection within 45 s"
+        ]
     );
-    assert_eq!(first.reboot.len(), 1);
-    assert!(first.actions.iter().all(|action| matches!(action.op, Op::WriteFile { .. })));
-    assert_eq!(
-        refusal(&through(), json!({"activate": "now"})),
-        "this run is connected through eno1: changing it now could cut the machine off for good\n\
-         hint: use `activate: boot` (or auto): the bridge then comes with the next boot"
-    );
-    // Over the other card it is safe.
+    assert!(first.reboot.is_empty());
+    let guard = first.guard.unwrap();
+    let back: Vec<String> = guard.back.iter().map(|argv| argv.join(" ")).collect();
+    assert_eq!(guard.seconds, 45);
+    assert_eq!(back, ["ifdown br0", "ifdown eno1", "ip link delete br0 type bridge", "ifup eno1"]);
+    let later = plan(&through(), "bridge", json!({"activate": "boot"})).unwrap();
+    assert_eq!((later.guard, later.reboot.len()), (None, 1));
+    assert!(later.actions.iter().all(|action| matches!(action.op, Op::WriteFile { .. })));
+    // Over the other card nothing can be cut.
     let other = plan(&Remote(with(EL7, &[(path, IFCFG)]), "10.9.9.9"), "bridge", json!({})).unwrap();
-    assert_eq!((other.reboot.len(), other.notes.len()), (0, 0));
+    assert_eq!((other.reboot.len(), other.notes.len(), other.guard), (0, 0, None));
     assert!(other.actions.iter().any(|action| matches!(action.op, Op::Run(_))));
 }
 
