@@ -47,7 +47,6 @@ fn distance_is_counted() {
 
 /// Over 30 ms of distance, 30 tasks with nothing to change cost at most 2 round trips more than none.
 #[test]
-#[ignore = "needs the SSH transport"]
 fn thirty_tasks_cost_two_round_trips() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(1);
@@ -73,7 +72,6 @@ fn thirty_tasks_cost_two_round_trips() {
 
 /// What the far end has is not sent again.
 #[test]
-#[ignore = "needs the SSH transport"]
 fn large_files_travel_once() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(1);

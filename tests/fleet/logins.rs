@@ -22,7 +22,7 @@ fn say(controller: &Controller, host: &Host, words: &str) {
 
 /// Without root at the far end, by each way to become it; and what can't work says why, soon.
 #[test]
-#[ignore = "needs the SSH transport"]
+#[ignore = "needs become over SSH"]
 fn users_become_root() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(8);
@@ -61,7 +61,7 @@ fn users_become_root() {
 
 /// Tasks of several users, over one connection.
 #[test]
-#[ignore = "needs the SSH transport"]
+#[ignore = "needs become over SSH"]
 fn each_task_has_its_user() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(1);
@@ -79,7 +79,6 @@ fn each_task_has_its_user() {
 
 /// Passwords, keys of all kinds, and an agent that holds one.
 #[test]
-#[ignore = "needs the SSH transport"]
 fn passwords_keys_and_agents() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(6);
@@ -116,7 +115,6 @@ fn passwords_keys_and_agents() {
 
 /// A host whose key is not the known one is not logged into; an unknown one only where the user said so.
 #[test]
-#[ignore = "needs the SSH transport"]
 fn host_keys_are_checked() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(3);
@@ -156,7 +154,6 @@ fn host_keys_are_checked() {
 
 /// What far ends are like: they talk before they are asked, their homes run nothing, their /tmp is full.
 #[test]
-#[ignore = "needs the SSH transport"]
 fn odd_far_ends() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(6);
@@ -185,7 +182,6 @@ fn odd_far_ends() {
 
 /// Over another host; and by the user's own ssh.
 #[test]
-#[ignore = "needs the SSH transport"]
 fn jumps_and_openssh() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(3);

@@ -37,7 +37,6 @@ fn openssh_reaches_all_hosts() {
 
 /// Everything the site does with files, on every host; what is there afterwards; and that there is then nothing to do.
 #[test]
-#[ignore = "needs the SSH transport"]
 fn the_sites_file_level_parts() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(fleet.size());
@@ -86,7 +85,7 @@ const ONE_FILE: &str =
 
 /// Where no host was ever provisioned from, the program puts itself there once.
 #[test]
-#[ignore = "needs the SSH transport"]
+#[ignore = "needs become over SSH"]
 fn the_program_copies_itself_once() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(2);
@@ -122,7 +121,7 @@ fn the_program_copies_itself_once() {
 
 /// A failed batch stops the rollout; hosts that were never begun are not touched; unreachable hosts count.
 #[test]
-#[ignore = "needs the SSH transport"]
+#[ignore = "needs serial"]
 fn a_failed_canary_stops_the_rollout() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(4);
@@ -157,7 +156,7 @@ fn a_failed_canary_stops_the_rollout() {
 
 /// One host's task can run on another, once for all, and see other hosts' variables and facts.
 #[test]
-#[ignore = "needs the SSH transport"]
+#[ignore = "needs delegate_to and run_once"]
 fn hosts_know_of_each_other() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(3);
