@@ -276,10 +276,15 @@ impl Fleet {
 
     /// Commands for `ip`, on the fleet's side of the cards.
     pub(crate) fn ip(&self, batch: &str) {
-        let mut child = self.enter("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(batch.as_bytes()).unwrap();
-        let status = child.wait().unwrap();
-        assert!(status.success(), "ip: {status}\n{batch}");
+        assert!(self.try_ip(batch), "ip failed\n{batch}");
+    }
+
+    /// The same, and it may fail.
+    fn try_ip(&self, batch: &str) -> bool {
+        let child = self.enter("ip").args(["-force", "-batch", "-"]).stdin(Stdio::piped()).spawn();
+        let Ok(mut child) = child else { return false };
+        let written = child.stdin.take().is_some_and(|mut input| input.write_all(batch.as_bytes()).is_ok());
+        written && child.wait().is_ok_and(|status| status.success())
     }
 
     /// A command in the fleet's own namespaces; it is the very process that is started, and ends with this thread.
@@ -367,6 +372,9 @@ impl std::ops::Deref for Hosts {
 impl Drop for Hosts {
     fn drop(&mut self) {
         let numbers: Vec<usize> = self.hosts.iter().map(Host::number).collect();
+        // The kernel takes its time to clear a namespace away, and a card that is still there answers for its address.
+        let cards: String = self.hosts.iter().map(|host| format!("link delete {}\n", host.link())).collect();
+        self.fleet.try_ip(&cards);
         self.hosts.clear();
         let mut free = self.fleet.free.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         free.extend(numbers.into_iter().map(|number| (number, None)));
