@@ -144,12 +144,18 @@ fn works(inside: &Path, user: &Become, uid: &str) {
             mode: Mode::Plan,
             run: "become".into(),
             pins: Default::default(),
+            remote: false,
+            from: "tester@here".into(),
+            what: "a test".into(),
+            wait_for_lock: 0,
         }))
         .unwrap();
     let first = child.receive().unwrap();
     assert!(matches!(first, Some(Reply::Ready { .. })), "{user:?}: {first:?}");
     let text: String = (1..0x300).filter_map(char::from_u32).collect::<String>().repeat(50);
     let task = Task {
+        chain: 0,
+        user: None,
         id: 7,
         module: "command".into(),
         parameters: serde_json::json!({"argv": ["sh", "-c", "printf %s \"$0\" | wc -c; id -u", text], "reads": true}),

@@ -27,6 +27,9 @@ use crate::yaml::{Node, NodeValue};
 /// No more tasks than this are on their way: their parameters are kept until they have answered.
 const MOST: usize = 200;
 
+/// How often it is asked whether the run is to stop, while a machine works.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
+
 /// The results of a loop's items.
 pub(super) type Results = Arc<Mutex<Vec<Value>>>;
 
@@ -163,7 +166,10 @@ impl HostRun<'_> {
         let (ended, broken) = match step.state {
             State::Over(ended) => (*ended, false),
             State::Asked(asked) => {
-                let mut outcome = self.answer(&asked, &step.id);
+                let Some(mut outcome) = self.answer(&asked, &step.id) else {
+                    self.ahead.clear();
+                    return self.not_begun(&step.id.task);
+                };
                 let broken = outcome.status.breaks_chain(self.shared.mode) || outcome.guard.is_some();
                 if let Some(task) = step.what.task() {
                     self.judge(task, &step.context, play, &mut outcome);
@@ -267,14 +273,15 @@ impl HostRun<'_> {
     }
 
     /// Asks and waits; nothing else is on its way.
-    pub(super) fn ask_now(&mut self, asked: &Asked, id: &TaskId) -> Outcome {
+    /// `None`: the run stopped before it was begun.
+    pub(super) fn ask_now(&mut self, asked: &Asked, id: &TaskId) -> Option<Outcome> {
         match &asked.away {
             Some(away) => self.ask_away(asked, away, id),
             None => self.ask_here(asked, id),
         }
     }
 
-    pub(super) fn ask_here(&mut self, asked: &Asked, id: &TaskId) -> Outcome {
+    pub(super) fn ask_here(&mut self, asked: &Asked, id: &TaskId) -> Option<Outcome> {
         if let Some(link) = &mut self.link {
             link.new_chain();
         }
@@ -283,13 +290,13 @@ impl HostRun<'_> {
             Err(error) => {
                 // Whoever does not give this host up begins anew.
                 self.link = None;
-                Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() }
+                Some(Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() })
             }
         }
     }
 
     /// Waits for an answer, tells what comes on the way, and keeps what outlasts the task.
-    fn answer(&mut self, asked: &Asked, id: &TaskId) -> Outcome {
+    fn answer(&mut self, asked: &Asked, id: &TaskId) -> Option<Outcome> {
         let sink = Arc::clone(&self.shared.sink);
         sink.event(Event::Started { id: id.clone() });
         let mut begun = false;
@@ -304,9 +311,17 @@ impl HostRun<'_> {
             Reply::Progress { text, .. } => sink.event(Event::Progress { id: id.clone(), text }),
             _ => {}
         };
+        let mut stopping = false;
         let answer = loop {
+            let stop = !stopping && self.must_stop();
             let next = match &mut self.link {
-                Some(link) => link.next(None),
+                Some(link) => {
+                    if stop {
+                        stopping = true;
+                        link.stop();
+                    }
+                    link.next(Some(Instant::now() + BETWEEN_LOOKS))
+                }
                 None => Err(crate::host::Error::failed("the connection is gone")),
             };
             match next {
@@ -314,6 +329,11 @@ impl HostRun<'_> {
                 Ok(Some(Reply::Guard { token, seconds, .. })) => {
                     let until = Instant::now() + Duration::from_secs(seconds);
                     break self.guarded(&Watched { token, until }, asked, id, &mut tell);
+                }
+                // The agent has dropped it with all that was sent ahead, and takes no more.
+                Ok(Some(Reply::Stopped)) => {
+                    self.link = None;
+                    return None;
                 }
                 Ok(Some(reply)) => tell(reply),
                 Ok(None) => {}
@@ -328,7 +348,7 @@ impl HostRun<'_> {
             }
             Err(error) => {
                 self.link = None;
-                return Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() };
+                return Some(Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() });
             }
         };
         if outcome.rebooted {
@@ -342,7 +362,7 @@ impl HostRun<'_> {
         self.remember_reboot(key, std::mem::take(&mut outcome.reboot), outcome.rebooted);
         self.keep_facts(&outcome);
         self.keep_pins(&outcome.pins);
-        outcome
+        Some(outcome)
     }
 }
 

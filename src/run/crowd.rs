@@ -79,19 +79,22 @@ impl HostRun<'_> {
     }
 
     /// Is no new task to be begun here?
-    fn must_stop(&self) -> bool {
+    pub(super) fn must_stop(&self) -> bool {
         self.shared.interrupt.is_raised() || self.crowd.batch.as_ref().is_some_and(|batch| batch.is_stopped())
     }
 
     fn stop_before(&mut self, task: &Task, play: &PlayRun) -> Flow {
         // What was sent is under way.
         match self.catch_up(play) {
-            Flow::Next => {
-                self.crowd.stopped.get_or_insert_with(|| task.title().to_string());
-                Flow::EndPlay
-            }
+            Flow::Next => self.not_begun(task.title()),
             flow => flow,
         }
+    }
+
+    /// The run stopped before this task was begun, though it may have been sent.
+    pub(super) fn not_begun(&mut self, title: &str) -> Flow {
+        self.crowd.stopped.get_or_insert_with(|| title.to_string());
+        Flow::EndPlay
     }
 
     /// Does a task, if the others let it.
@@ -389,7 +392,7 @@ impl HostRun<'_> {
     }
 
     /// Asks the agent of another host; one task at a time is done there for others.
-    pub(super) fn ask_away(&mut self, asked: &Asked, away: &Away, id: &TaskId) -> Outcome {
+    pub(super) fn ask_away(&mut self, asked: &Asked, away: &Away, id: &TaskId) -> Option<Outcome> {
         let mut link = away.link.lock().unwrap_or_else(PoisonError::into_inner);
         let reach = self.reach.replace(away.start.connection.clone());
         let folder = std::mem::replace(&mut self.inventory_folder, away.start.folder.clone());
@@ -398,7 +401,7 @@ impl HostRun<'_> {
         std::mem::swap(&mut self.link, &mut *link);
         let reboot = std::mem::take(&mut self.reboot);
         let mark = self.vars.mark();
-        let mut outcome = self.ask_here(asked, id);
+        let answer = self.ask_here(asked, id);
         let due = std::mem::replace(&mut self.reboot, reboot);
         std::mem::swap(&mut self.link, &mut *link);
         self.name = name;
@@ -407,12 +410,16 @@ impl HostRun<'_> {
         if away.facts {
             self.shared.peers.add(&away.name, &self.vars.since(&mark));
         }
-        if away.facts || outcome.rebooted {
+        if away.facts || answer.as_ref().is_some_and(|outcome| outcome.rebooted) {
             self.vars.back_to(mark);
         }
         // Only what the user asked for is known of that host here, so its reasons to boot again are told and not kept.
+        let Some(mut outcome) = answer else {
+            self.tell_reboot();
+            return None;
+        };
         outcome.notes.extend(due.into_values().flatten().map(|why| format!("`{}` needs a reboot: {why}", away.name)));
         self.tell_reboot();
-        outcome
+        Some(outcome)
     }
 }

@@ -15,7 +15,7 @@ use crate::agent::protocol::{Become, Mode, Outcome, Status};
 use crate::diag::Diagnostic;
 use crate::host::Error;
 use crate::inventory::Inventory;
-use crate::report::{Event, Sink};
+use crate::report::{End, Event, Sink};
 
 /// What came of one host's check: nothing, or the task that would be different now and why.
 type Moved = Option<(usize, Error)>;
@@ -96,7 +96,12 @@ fn one_host<'a>(saved: &SavedHost, start: &HostStart, shared: &'a Shared) -> Hos
                 let user = user_of(task.user.as_deref(), start, shared);
                 let request = task.request(user, true);
                 let asked = Asked { request, hidden: task.no_log, keep: false, file: None, away: None };
-                let outcome = host.ask_now(&asked, &task.id(&saved.name));
+                let outcome =
+                    if shared.interrupt.is_raised() { None } else { host.ask_now(&asked, &task.id(&saved.name)) };
+                let Some(outcome) = outcome else {
+                    host.recap.end = End::Stopped { before: Some(task.task.clone()) };
+                    break;
+                };
                 let over = matches!(outcome.status, Status::Failed | Status::Unreachable | Status::Unknown);
                 tell_after(&mut host, saved, index, outcome, begun);
                 if over {

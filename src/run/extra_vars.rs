@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn three_forms() {
-        let given = |text: &str| one(text).map(Value::Object);
+        let given = |text: &str| one(text, &Vault::default()).map(Value::Object);
         assert_eq!(given("a=1 b='x y'").unwrap(), json!({"a": "1", "b": "x y"}));
         assert_eq!(given("{\"a\": [1, true]}").unwrap(), json!({"a": [1, true]}));
         assert_eq!(given("{a: yes}").unwrap(), json!({"a": true}));

@@ -100,6 +100,11 @@ impl Link {
         }
     }
 
+    /// Has the agent finish the action under way and begin no other. A link that is broken shows it at the next reply.
+    pub fn stop(&mut self) {
+        let _ = self.connection.send(&Request::Stop);
+    }
+
     /// What is sent from now on is not part of what was dropped.
     pub fn new_chain(&mut self) {
         self.chain += 1;

@@ -214,7 +214,8 @@ impl HostRun<'_> {
         loop {
             if let Some(asked) = ended.asked.take() {
                 was_asked = true;
-                ended.outcome = self.ask_now(&asked, &id);
+                let Some(outcome) = self.ask_now(&asked, &id) else { return Err(self.not_begun(&id.task)) };
+                ended.outcome = outcome;
             }
             self.judge(task, context, play, &mut ended.outcome);
             let again = left > 0

@@ -29,7 +29,7 @@ fn noise_before_the_greeting_is_nobodys_and_frames_come_after_it() {
     let noise = "echo Welcome; echo; printf 'no newline '";
     let (_folder, child) = with_tool(&format!("{noise}; echo 'vfio-provision agent'; {ready}"), None, 9000);
     let mut child = child.unwrap();
-    assert!(matches!(child.receive().unwrap(), Some(Reply::Ready { version }) if version == "1.2.3"));
+    assert!(matches!(child.receive().unwrap(), Some(Reply::Ready { version, .. }) if version == "1.2.3"));
     assert!(child.receive().unwrap().is_none() && child.receive().unwrap().is_none());
     let (_folder, child) = with_tool("yes noise", None, 9000);
     assert!(refused(child).0.contains("noise"), "a child that never ends its noise is given up");

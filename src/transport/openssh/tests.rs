@@ -109,7 +109,7 @@ fn soon(seconds: u64) -> Instant {
 }
 
 fn ready() -> Reply {
-    Reply::Ready { version: "1.2.3".into() }
+    Reply::Ready { version: "1.2.3".into(), boot: None }
 }
 
 fn refused(result: Result<Process, Error>) -> String {
@@ -130,7 +130,7 @@ fn an_agent_is_put_there_once_and_talks_through_the_noise() {
     for time in 0..2 {
         let mut process = server.connect(&target).unwrap();
         assert!(
-            matches!(process.receive(Some(soon(10))).unwrap(), Some(Reply::Ready { version }) if version == "1.2.3")
+            matches!(process.receive(Some(soon(10))).unwrap(), Some(Reply::Ready { version, .. }) if version == "1.2.3")
         );
         assert_eq!(process.receive(Some(soon(0))).unwrap_err().kind(), io::ErrorKind::TimedOut);
         process.send(&Request::End).unwrap();
