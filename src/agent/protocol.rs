@@ -78,6 +78,9 @@ pub struct Task {
     pub title: String,
     /// Its words are secret: the journal names it only.
     pub no_log: bool,
+    /// Seconds after which it is stopped and has failed.
+    #[serde(default)]
+    pub timeout: Option<u64>,
     /// Exactly these actions may be done (a saved plan); anything else is refused.
     pub expect: Option<Vec<Action>>,
 }
