@@ -224,6 +224,10 @@ impl Session {
         outcome: &mut Outcome,
         tell: &mut dyn FnMut(Reply),
     ) -> Result<()> {
+        if self.stop.asked() && self.armed.is_none() && !plan.actions.is_empty() {
+            outcome.not_begun = outcome.actions.is_empty();
+            return Err(stopped());
+        }
         let diffs: Vec<_> = plan.actions.iter().flat_map(|action| action.diffs.clone()).collect();
         if !diffs.is_empty() {
             tell(Reply::Shown { id: task.id, diffs: diffs.clone() });
@@ -236,9 +240,8 @@ impl Session {
             let limited = within(&action.op, self.until)?;
             // Half a network is worse than either: what is guarded is done to its end, whoever went away.
             if self.stop.asked() && self.armed.is_none() {
-                return Err(
-                    Error::failed("stopped before its next action").hint("run it once more: it goes on from here")
-                );
+                outcome.not_begun = outcome.actions.is_empty();
+                return Err(stopped());
             }
             if let Some(journal) = &mut self.journal {
                 journal.record(self.machine.as_ref(), &task.title, task.no_log, action)?;
@@ -341,6 +344,10 @@ impl Session {
         }
         Ok(())
     }
+}
+
+fn stopped() -> Error {
+    Error::failed("stopped before its next action").hint("run it once more: it goes on from here")
 }
 
 /// A command may not take longer than its task has left; `Some` where that is less than it would have.

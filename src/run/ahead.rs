@@ -122,6 +122,12 @@ impl HostRun<'_> {
 
     /// Takes a task on its way, and asks for it if it must be asked for.
     pub(super) fn push(&mut self, mut step: Step, play: &PlayRun) -> Flow {
+        if matches!(step.state, State::Asked(_)) && self.must_stop() {
+            return match self.catch_up(play) {
+                Flow::Next => self.not_begun(&step.id.task),
+                flow => flow,
+            };
+        }
         if let State::Asked(asked) = &step.state
             && let Err(error) = self.send(asked)
         {
@@ -286,6 +292,9 @@ impl HostRun<'_> {
     }
 
     pub(super) fn ask_here(&mut self, asked: &Asked, id: &TaskId) -> Option<Outcome> {
+        if self.must_stop() {
+            return None;
+        }
         if let Some(link) = &mut self.link {
             link.new_chain();
         }
@@ -334,6 +343,10 @@ impl HostRun<'_> {
                 None => Err(Error::failed("the connection is gone")),
             };
             match next {
+                Ok(Some(Reply::Done { outcome, .. })) if outcome.not_begun => {
+                    self.link = None;
+                    return None;
+                }
                 Ok(Some(Reply::Done { outcome, .. })) => break Ok(*outcome),
                 Ok(Some(Reply::Guard { token, seconds, .. })) => {
                     let until = Instant::now() + Duration::from_secs(seconds);
