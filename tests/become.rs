@@ -176,7 +176,8 @@ fn works(inside: &Path, user: &Become, uid: &str) {
         }
     }
     child.stopper().stop().unwrap();
-    assert!(child.receive_until(Instant::now() + Duration::from_secs(20)).unwrap().is_none(), "it stopped");
+    let stopped = child.receive_until(Instant::now() + Duration::from_secs(20)).unwrap();
+    assert!(matches!(stopped, Some(Reply::Stopped)), "{stopped:?}");
     drop(child);
     assert!(begun.elapsed() < Duration::from_secs(20), "{user:?}");
     let left: Vec<_> = fs::read_dir(inside.join("tmp")).unwrap().flatten().map(|entry| entry.file_name()).collect();
