@@ -189,7 +189,7 @@ impl Ask for Person {
     }
 }
 
-const NOBODY: Person = Person { answer: None, asked: AtomicUsize::new(0) };
+static NOBODY: Person = Person { answer: None, asked: AtomicUsize::new(0) };
 
 /// A far end that greets as the agent does and then says everything back; `size` bytes long.
 fn echo(folder: &Path, size: usize) -> AgentProgram {
