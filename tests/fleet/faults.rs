@@ -216,7 +216,6 @@ fn controller_killed_in_the_middle() {
 
 /// Ctrl-C once: what is under way is finished, nothing new begins, and there is a recap.
 #[test]
-#[ignore = "needs Ctrl-C"]
 fn interrupted_once() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(2);

@@ -22,7 +22,6 @@ fn say(controller: &Controller, host: &Host, words: &str) {
 
 /// Without root at the far end, by each way to become it; and what can't work says why, soon.
 #[test]
-#[ignore = "needs become over SSH"]
 fn users_become_root() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(8);
@@ -61,7 +60,6 @@ fn users_become_root() {
 
 /// Tasks of several users, over one connection.
 #[test]
-#[ignore = "needs become over SSH"]
 fn each_task_has_its_user() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(1);

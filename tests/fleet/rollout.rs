@@ -85,7 +85,6 @@ const ONE_FILE: &str =
 
 /// Where no host was ever provisioned from, the program puts itself there once.
 #[test]
-#[ignore = "needs become over SSH"]
 fn the_program_copies_itself_once() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(2);
@@ -121,7 +120,6 @@ fn the_program_copies_itself_once() {
 
 /// A failed batch stops the rollout; hosts that were never begun are not touched; unreachable hosts count.
 #[test]
-#[ignore = "needs serial"]
 fn a_failed_canary_stops_the_rollout() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(4);
@@ -156,7 +154,6 @@ fn a_failed_canary_stops_the_rollout() {
 
 /// One host's task can run on another, once for all, and see other hosts' variables and facts.
 #[test]
-#[ignore = "needs delegate_to and run_once"]
 fn hosts_know_of_each_other() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(3);
