@@ -161,6 +161,7 @@ fn works(inside: &Path, user: &Become, uid: &str) {
         parameters: serde_json::json!({"argv": ["sh", "-c", "printf %s \"$0\" | wc -c; id -u", text], "reads": true}),
         title: "who".into(),
         no_log: false,
+        timeout: None,
         expect: None,
     };
     child.send(&Request::Task(Box::new(task))).unwrap();

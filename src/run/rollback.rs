@@ -193,6 +193,7 @@ impl Asked {
             parameters,
             title: "rollback".into(),
             no_log: false,
+            timeout: None,
             expect: None,
         };
         Link::open(name, &start.connection, hello, &self.ways)?.task(task, tell)
