@@ -281,8 +281,11 @@ impl Session {
         if !url.starts_with(SENT) || self.mode == Mode::Plan || self.machine.is_recorded() {
             return Ok(None);
         }
-        let state = self.machine.state_folder().ok_or_else(|| Error::failed("there is no place for what is sent"))?;
-        let spooled = spool::fetch(&state.join("spool"), sha256, &self.inbox, tell)?;
+        let folder = match self.machine.state_folder() {
+            Some(state) => state.join("spool"),
+            None => spool::of_a_user_without_a_home()?,
+        };
+        let spooled = spool::fetch(&folder, sha256, &self.inbox, tell)?;
         let url = format!("file://{}", spooled.display());
         let op = Op::Download { url, path: path.clone(), sha256: Some(sha256.clone()), mode: *mode };
         Ok(Some((op, spooled)))
