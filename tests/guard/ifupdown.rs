@@ -169,8 +169,8 @@ fn a_wrong_one_goes_back_by_itself() {
     hook(
         &hosts[2],
         "if-up",
-        "ip link set br0 type bridge vlan_filtering 1 && bridge vlan add dev eth0 vid 77 pvid untagged && \
-         bridge vlan del dev eth0 vid 1 && touch /root/vlan",
+        // As a switch does with a VLAN that it does not have (kernels without VLAN filtering can do this much).
+        "bridge link set dev eth0 state 0 && touch /root/vlan",
     );
     hook(&hosts[3], "if-pre-up", "echo 'no bridge today' >&2; exit 1");
     controller.write("inventory", &format!("[workstations]\n{}{}", inventory.concat(), controller.common("root")));
