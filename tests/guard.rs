@@ -7,6 +7,8 @@ mod fleet;
 
 #[path = "guard/ifupdown.rs"]
 mod ifupdown;
+#[path = "guard/manager.rs"]
+mod manager;
 #[path = "guard/reboot.rs"]
 mod reboot;
 

@@ -7,7 +7,7 @@ use crate::HOSTS;
 use crate::fleet::{Controller, Fleet, Host, Hosts, fleet_of, find, wait_until};
 
 /// Behind it is the controller, as these hosts see it.
-const GATEWAY: &str = "10.77.1.1";
+pub const GATEWAY: &str = "10.77.1.1";
 const FILE: &str = "/etc/network/interfaces";
 const BRIDGE: &str = "- hosts: all
   gather_facts: false
@@ -16,14 +16,13 @@ const BRIDGE: &str = "- hosts: all
 ";
 
 fn machines(count: usize) -> Option<(&'static Fleet, Hosts)> {
-    static READY: OnceLock<()> = OnceLock::new();
     let missing: Vec<&str> = ["ifup", "ifdown", "brctl"].into_iter().filter(|tool| find(tool).is_none()).collect();
     if !missing.is_empty() {
         eprintln!("skipped: missing: {}", missing.join(", "));
         return None;
     }
     let fleet = fleet_of(HOSTS)?;
-    READY.get_or_init(|| fleet.ip(&format!("address add {GATEWAY}/16 dev br0\n")));
+    gateway(fleet);
     let hosts = fleet.take(count);
     for host in hosts.iter() {
         // The kernel's own view of the cards, not a recorded one; the controller is behind the gateway.
@@ -36,6 +35,12 @@ fn machines(count: usize) -> Option<(&'static Fleet, Hosts)> {
     Some((fleet, hosts))
 }
 
+/// The controller answers for it.
+pub fn gateway(fleet: &Fleet) {
+    static READY: OnceLock<()> = OnceLock::new();
+    READY.get_or_init(|| fleet.ip(&format!("address add {GATEWAY}/16 dev br0\n")));
+}
+
 fn interfaces(host: &Host) -> String {
     format!(
         "# Ours, by hand.\nauto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet static\n    address {}/24\n    \
@@ -45,7 +50,7 @@ fn interfaces(host: &Host) -> String {
 }
 
 /// What the machine is reached through: interface, address, default route.
-fn network(host: &Host, interface: &str) -> [String; 3] {
+pub fn network(host: &Host, interface: &str) -> [String; 3] {
     [
         host.sh(&format!("cat /sys/class/net/{interface}/address")),
         host.sh(&format!("ip -4 -o address show dev {interface} | awk '{{print $4}}'")),
@@ -53,7 +58,7 @@ fn network(host: &Host, interface: &str) -> [String; 3] {
     ]
 }
 
-fn guards(host: &Host) -> usize {
+pub fn guards(host: &Host) -> usize {
     host.sh("for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null; echo; done | grep -c '[-]-watch' || true")
         .trim()
         .parse()
@@ -74,7 +79,7 @@ fn is_old(host: &Host, mac: &str, said: &str) {
 }
 
 #[track_caller]
-fn is_bridged(host: &Host, mac: &str, said: &str) {
+pub fn is_bridged(host: &Host, mac: &str, said: &str) {
     let [now, address, route] = network(host, "br0");
     assert_eq!((now.as_str(), address), (mac, format!("{}/24\n", host.address())), "{said}");
     assert_eq!(route, format!("{GATEWAY} br0\n"), "{said}");
@@ -91,7 +96,7 @@ fn hook(host: &Host, when: &str, script: &str) {
 }
 
 /// How the only run on a machine ended, as its records say.
-fn ended(host: &Host) -> String {
+pub fn ended(host: &Host) -> String {
     host.sh("grep -h '\"ended\"' /var/lib/vfio-provision/runs/*/run.json | tr -d ' ,'").trim().to_string()
 }
 
