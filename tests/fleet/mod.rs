@@ -69,6 +69,11 @@ pub(crate) fn find(tool: &str) -> Option<PathBuf> {
 
 /// The fleet of this process, or none, with a word about why.
 pub fn fleet() -> Option<&'static Fleet> {
+    fleet_of(HOSTS)
+}
+
+/// The same, of as many hosts unless the variable says otherwise; who asks first has the word.
+pub fn fleet_of(size: usize) -> Option<&'static Fleet> {
     static FLEET: OnceLock<Fleet> = OnceLock::new();
     match why_not() {
         Some(why) => {
@@ -76,7 +81,7 @@ pub fn fleet() -> Option<&'static Fleet> {
             None
         }
         None => Some(FLEET.get_or_init(|| {
-            let hosts = std::env::var(VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(HOSTS);
+            let hosts = std::env::var(VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(size);
             Fleet::start(hosts, &program())
         })),
     }
@@ -271,6 +276,10 @@ impl Fleet {
         self.ip(&cards);
         begun.iter_mut().for_each(Host::plug);
         begun.iter_mut().for_each(Host::up);
+        // A connection to the host that had this address before may still ask for it, and give up on all who wait.
+        let known: String =
+            begun.iter().map(|host| format!("neighbour flush to {} dev br0\n", host.address())).collect();
+        self.ip(&known);
         begun
     }
 
