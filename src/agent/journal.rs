@@ -92,11 +92,15 @@ impl Journal {
                 format!("another run is working on this machine, so this may be outdated soon: {holder}")
             }));
         }
-        let who = Holder::this(&self.info.id, &self.info.from, &self.info.what);
-        let lock = Lock::take(&self.state, &who, self.wait).inspect_err(|_| self.asked = false)?;
+        let lock = Lock::take(&self.state, &self.holder(), self.wait).inspect_err(|_| self.asked = false)?;
         let note = lock.left.as_ref().map(|left| format!("an earlier run was cut before its end: {left}"));
         self.lock = Some(lock);
         Ok(note)
+    }
+
+    /// Who works on the machine when this run does.
+    pub(super) fn holder(&self) -> Holder {
+        Holder::this(&self.info.id, &self.info.from, &self.info.what)
     }
 
     /// Writes down what is about to be done and what is there before.

@@ -34,6 +34,8 @@ pub struct Session {
     armed: Option<Armed>,
     /// When the task under way is stopped.
     until: Option<Instant>,
+    /// It has been said here how one ended, so its files can go.
+    guarded: bool,
 }
 
 impl Drop for Session {
@@ -56,7 +58,7 @@ impl Session {
         inbox: Inbox,
         stop: Stop,
     ) -> Session {
-        Session { machine, mode, journal, pins, unpacked, inbox, stop, armed: None, until: None }
+        Session { machine, mode, journal, pins, unpacked, inbox, stop, armed: None, until: None, guarded: false }
     }
 
     /// Which boot of the machine this is.
@@ -75,6 +77,9 @@ impl Session {
     pub fn end(&mut self) {
         if let Some(journal) = &mut self.journal {
             journal.end();
+        }
+        if let Some(state) = self.machine.state_folder().filter(|_| self.mode == Mode::Apply && self.guarded) {
+            guard::forget(&state);
         }
     }
 
@@ -119,14 +124,28 @@ impl Session {
         }
     }
 
-    /// The controller is back over a new connection.
-    fn confirm(&self, parameters: &Value) -> Outcome {
+    /// The controller is back over a new connection, so this agent goes on with what an earlier one began.
+    fn confirm(&mut self, parameters: &Value) -> Outcome {
+        if let Some(Err(error)) = self.journal.as_mut().map(Journal::hold) {
+            return Outcome { status: Status::Failed, error: Some(error), ..Outcome::default() };
+        }
         let state = self.machine.state_folder().ok_or_else(|| Error::failed("there is no guard of this user"));
-        state.and_then(|state| guard::confirm(&state, parameters)).unwrap_or_else(|error| Outcome {
+        let outcome = state.and_then(|state| guard::confirm(&state, parameters)).unwrap_or_else(|error| Outcome {
             status: Status::Failed,
             error: Some(error),
             ..Outcome::default()
-        })
+        });
+        self.guarded = outcome.status != Status::Skipped;
+        if self.guarded
+            && let Some(journal) = &mut self.journal
+        {
+            // How the run ends is for this agent to say now. What can't be written counts as cut.
+            let _ = journal.open();
+            if outcome.status == Status::Failed {
+                journal.failed();
+            }
+        }
+        outcome
     }
 
     /// Keeps the way back open where actions could cut the machine off.
@@ -143,7 +162,8 @@ impl Session {
             .state_folder()
             .ok_or_else(|| Error::failed("there is no place for what would be put back").hint("become root"))?;
         let token = format!("{}-{}-{}", super::journal::now(), std::process::id(), task.id);
-        let armed = guard::arm(&state, &token, wanted, &plan.actions, self.machine.as_ref())?;
+        let holder = self.journal.as_ref().map(Journal::holder).unwrap_or_default();
+        let armed = guard::arm(&state, &token, wanted, &plan.actions, self.machine.as_ref(), holder)?;
         tell(Reply::Guard { id: task.id, token, seconds: armed.seconds() });
         self.armed = Some(armed);
         Ok(())
@@ -166,7 +186,12 @@ impl Session {
         let mut staged = false;
         let mut warned = Vec::new();
         let mut pins = Vec::new();
-        for stage in 0..MOST_STAGES {
+        for stage in 0..=MOST_STAGES {
+            if stage == MOST_STAGES {
+                return Err(Error::failed(format!(
+                    "after {MOST_STAGES} rounds there is still something to do: this does not come to an end"
+                )));
+            }
             let mut plan = self.ask(task)?;
             self.pin(&mut plan, outcome)?;
             pins.extend(plan.pins.iter().filter(|pin| !pins.contains(*pin)).cloned().collect::<Vec<_>>());
@@ -237,7 +262,10 @@ impl Session {
             self.arm(task, plan, tell)?;
         }
         for action in &plan.actions {
-            let limited = within(&action.op, self.until)?;
+            let limited = match &self.armed {
+                Some(armed) => armed.within(&action.op)?,
+                None => within(&action.op, self.until)?,
+            };
             // Half a network is worse than either: what is guarded is done to its end, whoever went away.
             if self.stop.asked() && self.armed.is_none() {
                 outcome.not_begun = outcome.actions.is_empty();
@@ -247,12 +275,10 @@ impl Session {
                 journal.record(self.machine.as_ref(), &task.title, task.no_log, action)?;
             }
             let sent = self.have_sent(&action.op, tell)?;
-            let done = self.machine.perform(
-                sent.as_ref().map(|(op, _)| op).or(limited.as_ref()).unwrap_or(&action.op),
-                &mut |text| {
-                    tell(Reply::Progress { id: task.id, text: text.to_string() });
-                },
-            );
+            let op = sent.as_ref().map(|(op, _)| op).or(limited.as_ref()).unwrap_or(&action.op);
+            let done = self.machine.perform(op, &mut |text| {
+                tell(Reply::Progress { id: task.id, text: text.to_string() });
+            });
             if let (Some((_, spooled)), Ok(_)) = (&sent, &done) {
                 // What stays behind is only in the way.
                 let _ = std::fs::remove_file(spooled);
@@ -281,8 +307,11 @@ impl Session {
         if !url.starts_with(SENT) || self.mode == Mode::Plan || self.machine.is_recorded() {
             return Ok(None);
         }
-        let state = self.machine.state_folder().ok_or_else(|| Error::failed("there is no place for what is sent"))?;
-        let spooled = spool::fetch(&state.join("spool"), sha256, &self.inbox, tell)?;
+        let folder = match self.machine.state_folder() {
+            Some(state) => state.join("spool"),
+            None => spool::of_a_user_without_a_home()?,
+        };
+        let spooled = spool::fetch(&folder, sha256, &self.inbox, tell)?;
         let url = format!("file://{}", spooled.display());
         let op = Op::Download { url, path: path.clone(), sha256: Some(sha256.clone()), mode: *mode };
         Ok(Some((op, spooled)))

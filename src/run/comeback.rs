@@ -60,7 +60,7 @@ impl HostRun<'_> {
     }
 
     fn new_boot(&mut self, boot: Option<&str>, until: Instant) -> Result<Link, Error> {
-        let mut link = self.open_link()?;
+        let mut link = self.knock(SILENCE)?;
         let now = link.boot(until.min(Instant::now() + SILENCE))?;
         match (boot, now) {
             (Some(before), Some(now)) if before == now => Err(Error::failed("it has not gone down yet")),

@@ -409,7 +409,11 @@ impl HostRun<'_> {
     }
 
     pub(super) fn open_link(&self) -> Result<Link, Error> {
-        let reach = self.reach.as_ref().ok_or_else(|| Error::failed("the host has no connection"))?;
+        self.open_link_to(self.reach.as_ref().ok_or_else(|| Error::failed("the host has no connection"))?)
+    }
+
+    /// The same, by a way that the inventory says otherwise.
+    pub(super) fn open_link_to(&self, reach: &crate::inventory::Connection) -> Result<Link, Error> {
         let machine = Link::machine(reach, &self.inventory_folder)?;
         let hello = self.shared.hello(machine, self.shared.mode, super::link::is_remote(reach));
         Link::open(&self.name, reach, hello, &self.shared.ways)

@@ -10,6 +10,7 @@ use super::link::Link;
 use crate::agent::CONFIRM;
 use crate::agent::protocol::{self, Outcome, Reply, Status};
 use crate::host::Error;
+use crate::inventory::Connection as Reach;
 use crate::report::{Event, TaskId};
 
 /// After so long a silence on the old connection a new one is tried.
@@ -82,8 +83,8 @@ impl HostRun<'_> {
 
     /// Opens a new connection and says the word; `None` while the machine is still at it.
     fn say_it(&self, watched: &Watched, asked: &Asked) -> Result<Option<(Link, Outcome)>, Error> {
+        let mut link = self.knock(ONE_TRY)?;
         let until = Instant::now() + ONE_TRY;
-        let mut link = self.open_link()?;
         link.boot(until)?;
         let request = protocol::Task {
             module: CONFIRM.into(),
@@ -101,6 +102,14 @@ impl HostRun<'_> {
                 None => return Err(Error::failed("the machine says nothing over the new connection")),
             }
         }
+    }
+
+    /// One try to open a new connection to a machine that may not be there just now.
+    pub(super) fn knock(&self, longest: Duration) -> Result<Link, Error> {
+        let reach = self.reach.as_ref().ok_or_else(|| Error::failed("the host has no connection"))?;
+        let longest = u32::try_from(longest.as_secs()).unwrap_or(u32::MAX);
+        let timeout = Some(reach.timeout.map_or(longest, |timeout| timeout.min(longest)));
+        self.open_link_to(&Reach { timeout, retries: Some(0), ..reach.clone() })
     }
 
     /// Can this host be come back to over a new connection?

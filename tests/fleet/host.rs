@@ -55,7 +55,7 @@ impl Host {
         expect(&mut self.says, "up", &name(self.number));
     }
 
-    pub(super) fn number(&self) -> usize {
+    pub fn number(&self) -> usize {
         self.number
     }
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::change::{Diff, Effect, Op, Plan, Run};
+use crate::change::{Diff, Effect, Op, Plan, Run, Wait};
 use crate::host::{Error, Host, Result, VirtKind};
 use crate::modules::Module;
 use crate::modules::params::{List, Text};
@@ -15,8 +15,11 @@ enum Guests {
     /// The machine is not restarted while guests run.
     #[default]
     Refuse,
-    /// They are asked to shut down first, and given three minutes each.
+    /// They are asked to shut down first. If one does not within `guests_timeout`, the machine is not restarted.
     Shutdown,
+    /// They are left alone, and waited for until somebody has shut them down. If one still runs after `guests_timeout`,
+    /// the machine is not restarted.
+    Wait,
     /// They are left to what the host does with them when it goes down.
     Ignore,
 }
@@ -39,30 +42,53 @@ pub struct Reboot {
     /// What becomes of running guests. Default: `refuse`.
     #[serde(default)]
     guests: Guests,
+    /// Seconds within which running guests must be shut off (`guests: shutdown` and `guests: wait`). Default: 180.
+    #[serde(default = "three_minutes")]
+    guests_timeout: u64,
 }
 
 fn timeout() -> u64 {
     600
 }
 
-/// The event "Shutdown", and then "Stopped", as `virsh event` waits for them.
-const PATIENCE: [&str; 2] = ["180", "10"];
+fn three_minutes() -> u64 {
+    180
+}
 
 impl Reboot {
-    fn shut_down(plan: &mut Plan, host: &dyn Host, running: &[String]) -> Result<()> {
+    /// Shuts guests down, or waits for those who do. One that still runs at the end fails this.
+    fn stop(&self, plan: &mut Plan, host: &dyn Host, running: &[String]) -> Result<()> {
         const VIRSH: [&str; 3] = ["virsh", "--connect", "qemu:///system"];
-        for name in running {
-            let diff = Diff::changed("domain", format!("{name}: state"), "running", "shut off");
-            let ask = Run::new(VIRSH.into_iter().chain(["shutdown", name]), Vec::new());
-            plan.push(Op::Run(ask), vec![diff]);
-            let state = host.virt(VirtKind::Domain, name)?.map(|virt| crate::host::Virt { active: false, ..virt });
-            for (at, seconds) in PATIENCE.into_iter().enumerate() {
-                let event = ["event", "--domain", name, "--event", "lifecycle", "--timeout", seconds];
-                let effect = Effect::Virt { kind: VirtKind::Domain, name: name.clone(), state: state.clone() };
-                let effects = if at + 1 == PATIENCE.len() { vec![effect] } else { Vec::new() };
-                let wait = Run { any_code: true, ..Run::new(VIRSH.into_iter().chain(event), effects) };
-                plan.push(Op::Run(wait), Vec::new());
+        let seconds = self.guests_timeout;
+        let diff = |name: &str, how: &str| Diff::changed("domain", format!("{name}: state"), "running", how);
+        if self.guests == Guests::Shutdown {
+            for name in running {
+                let ask = Run::new(VIRSH.into_iter().chain(["shutdown", name]), Vec::new());
+                plan.push(Op::Run(ask), vec![diff(name, "shut off")]);
             }
+        }
+        for name in running {
+            plan.push(
+                Op::Wait(Wait {
+                    // libvirt's QEMU driver keeps it there while a guest runs.
+                    path: Some(format!("/run/libvirt/qemu/{name}.pid")),
+                    timeout: seconds,
+                    pause: 1,
+                    message: Some(format!(
+                        "the guest {name} still runs after {seconds} s, so the machine is not restarted"
+                    )),
+                    ..Wait::default()
+                }),
+                Vec::new(),
+            );
+            let state = host.virt(VirtKind::Domain, name)?.map(|virt| crate::host::Virt { active: false, ..virt });
+            let effect = Effect::Virt { kind: VirtKind::Domain, name: name.clone(), state };
+            let look = Run { any_code: true, ..Run::new(VIRSH.into_iter().chain(["domstate", name]), vec![effect]) };
+            let shown = match self.guests {
+                Guests::Wait => vec![diff(name, &format!("shut off by others within {seconds} s"))],
+                _ => Vec::new(),
+            };
+            plan.push(Op::Run(look), shown);
         }
         plan.staged = true;
         Ok(())
@@ -96,10 +122,10 @@ impl Module for Reboot {
                     "the machine is not restarted while guests run: {}",
                     running.join(", ")
                 ))
-                .hint("shut them down, or set `guests: shutdown`, or `guests: ignore`"));
+                .hint("shut them down, or set `guests: shutdown`, `guests: wait` or `guests: ignore`"));
             }
             if !running.is_empty() {
-                Self::shut_down(&mut plan, host, &running)?;
+                self.stop(&mut plan, host, &running)?;
                 return Ok(plan);
             }
         }
@@ -159,5 +185,33 @@ mod tests {
         let Some(Op::Run(run)) = done.last().map(|action| &action.op) else { panic!() };
         assert_eq!(run.argv, ["shutdown", "-r", "now", "back soon"]);
         assert_eq!(run.effects, [Effect::Reboot]);
+    }
+
+    #[test]
+    fn a_guest_that_does_not_stop_is_no_reason_to_pull_it_down() {
+        for (guests, first) in [("shutdown", "shut off"), ("wait", "shut off by others within 7 s")] {
+            let m = with_guest();
+            let asked = plan(&m, "reboot", json!({"reasons": "x", "guests": guests, "guests_timeout": 7})).unwrap();
+            // Nothing goes down in the round in which a guest runs, and the wait for it fails by itself.
+            assert!(asked.staged && !asked.act);
+            assert!(!asked.actions.iter().any(|action| shown(std::slice::from_ref(action)).starts_with("reboot")));
+            let waits: Vec<_> = asked
+                .actions
+                .iter()
+                .filter_map(|action| if let Op::Wait(wait) = &action.op { Some(wait) } else { None })
+                .collect();
+            let [wait] = waits.as_slice() else { panic!("{waits:?}") };
+            assert_eq!(
+                (wait.path.as_deref(), wait.present, wait.timeout),
+                (Some("/run/libvirt/qemu/win8.pid"), false, 7)
+            );
+            let said = wait.message.clone().unwrap();
+            assert!(said.contains("the guest win8 still runs after 7 s"), "{said}");
+            let asks = |action: &crate::change::Action| matches!(&action.op, Op::Run(run) if run.argv[3] == "shutdown");
+            assert_eq!(asked.actions.iter().any(asks), guests == "shutdown");
+            let done = apply(&m, "reboot", json!({"reasons": "x", "guests": guests, "guests_timeout": 7})).unwrap();
+            let text = shown(&done);
+            assert!(text.starts_with(&format!("domain win8: state\nrunning → {first}\nreboot ws1\n")), "{text}");
+        }
     }
 }

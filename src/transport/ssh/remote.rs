@@ -287,9 +287,9 @@ impl Pipe for Remote {
 
 impl Drop for Remote {
     fn drop(&mut self) {
-        // The end of its input ends the agent. Nothing is waited for: what does not go now will never.
+        // The end of its input ends the agent. Nothing is waited for: what does not go now will never. Nor is a farewell
+        // said: sshd is gone the moment it reads one, and does not hand on what came before it (that the run is over).
         let _ = self.talk.channel.send_eof();
-        let _ = self.link.session.disconnect(None, "", None);
         // With the socket shut down nothing would block, and libssh2 frees all that it holds.
         self.link.cut();
     }
