@@ -179,7 +179,8 @@ fn unreachable_hosts_count_as_failed() {
     }
 }
 
-/// One host's task can run on another, once for all, and see other hosts' variables and facts.
+/// One host's task can run on another, once for all, and see other hosts' variables and facts: those of an earlier play,
+/// as hosts go at their own pace within one.
 #[test]
 fn hosts_know_of_each_other() {
     let Some(fleet) = fleet() else { return };
@@ -189,7 +190,7 @@ fn hosts_know_of_each_other() {
     controller.write(
         "others.yml",
         &format!(
-            "- hosts: all\n  tasks:\n    - copy: {{dest: '/etc/from-{{{{ inventory_hostname }}}}', content: '{{{{ inventory_hostname }}}}'}}\n      delegate_to: {first}\n\
+            "- hosts: all\n- hosts: all\n  gather_facts: false\n  tasks:\n    - copy: {{dest: '/etc/from-{{{{ inventory_hostname }}}}', content: '{{{{ inventory_hostname }}}}'}}\n      delegate_to: {first}\n\
              \x20   - copy:\n        dest: /etc/others\n        content: \"{{{{ hostvars['{first}'].ansible_facts.hostname }}}} {{{{ groups.all | length }}}}\"\n\
              \x20   - command: hostname\n      run_once: true\n      changed_when: false\n      register: once\n\
              \x20   - copy: {{dest: /etc/once, content: '{{{{ once.stdout }}}}'}}\n"

@@ -3,7 +3,10 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+<<<<<<< HEAD
 use crate::HOSTS;
+=======
+>>>>>>> fleet
 use crate::fleet::{Controller, Fleet, Host, Hosts, find, fleet_of, wait_until};
 
 /// Behind it is the controller, as these hosts see it.

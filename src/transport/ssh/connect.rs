@@ -160,6 +160,9 @@ fn tcp(target: &Target, until: Instant) -> Result<Socket, Trouble> {
         std::io::ErrorKind::ConnectionRefused => target
             .failed(format!("connection refused{at}"))
             .hint(format!("nothing listens on port {}: is sshd running, and is it on that port?", target.port)),
+        std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => target
+            .failed(format!("no way there{at}: {error}"))
+            .hint("is the machine on, the address right, and its network reached from here?"),
         _ => target.failed(format!("can't connect{at}: {error}")),
     }))
 }

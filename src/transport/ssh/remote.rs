@@ -44,8 +44,25 @@ impl Talk {
         Ok(Talk { channel, out: Vec::new(), words: Vec::new(), ended: false, portion })
     }
 
-    /// Takes what is there, without waiting; says whether anything was.
+    /// Takes what is there, without waiting; says whether anything was. Only then may the socket be waited for: what
+    /// libssh2 has taken from it already does not show there.
     pub fn fill(&mut self, link: &mut Link) -> Result<bool, Stop> {
+        // A far end that sends what belongs to neither stream does not keep us here.
+        const PASSES: usize = 8;
+        for _ in 0..PASSES {
+            if self.pass(link)? {
+                return Ok(true);
+            }
+            // Looking for one stream takes from the socket what comes for the other meanwhile.
+            if self.channel.read_window().available == 0 && (self.ended || !self.channel.eof()) {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Looks at both streams once.
+    fn pass(&mut self, link: &mut Link) -> Result<bool, Stop> {
         let mut any = false;
         for number in [0, 1] {
             let mut stream = self.channel.stream(number);
