@@ -3,10 +3,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-<<<<<<< HEAD
 use crate::HOSTS;
-=======
->>>>>>> fleet
 use crate::fleet::{Controller, Fleet, Host, Hosts, find, fleet_of, wait_until};
 
 /// Behind it is the controller, as these hosts see it.
