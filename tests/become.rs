@@ -161,6 +161,7 @@ fn works(inside: &Path, user: &Become, uid: &str) {
         parameters: serde_json::json!({"argv": ["sh", "-c", "printf %s \"$0\" | wc -c; id -u", text], "reads": true}),
         title: "who".into(),
         no_log: false,
+        timeout: None,
         expect: None,
     };
     child.send(&Request::Task(Box::new(task))).unwrap();
@@ -175,7 +176,8 @@ fn works(inside: &Path, user: &Become, uid: &str) {
         }
     }
     child.stopper().stop().unwrap();
-    assert!(child.receive_until(Instant::now() + Duration::from_secs(20)).unwrap().is_none(), "it stopped");
+    let stopped = child.receive_until(Instant::now() + Duration::from_secs(20)).unwrap();
+    assert!(matches!(stopped, Some(Reply::Stopped)), "{stopped:?}");
     drop(child);
     assert!(begun.elapsed() < Duration::from_secs(20), "{user:?}");
     let left: Vec<_> = fs::read_dir(inside.join("tmp")).unwrap().flatten().map(|entry| entry.file_name()).collect();

@@ -3,6 +3,8 @@
 #[path = "fleet/mod.rs"]
 mod fleet;
 
+#[path = "fleet/after.rs"]
+mod after;
 #[path = "fleet/distance.rs"]
 mod distance;
 #[path = "fleet/faults.rs"]

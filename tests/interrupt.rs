@@ -25,7 +25,7 @@ const SITE: &str = "
     - name: Begin
       copy: {dest: /etc/begun, content: yes}
       notify: owed
-    - name: Under way
+    - name: Not asked yet
       copy: {src: pipe, dest: /etc/slow}
     - name: Never begun
       copy: {dest: /etc/never, content: yes}
@@ -99,22 +99,23 @@ fn end(mut child: Child) -> (ExitStatus, String) {
 }
 
 #[test]
-fn once_finishes_what_is_under_way_and_begins_nothing_new() {
+fn once_begins_nothing_new() {
     for kind in [Signal::INT, Signal::TERM, Signal::HUP] {
         let place = Place::new();
         let child = place.start(&[]);
         until("it is under way", || there(&place.path("ws01/etc/begun")));
-        // Its next task waits for the pipe by now, or will.
+        // Its next task waits for the pipe by now, or will: it is not on the machine yet. (What an action that is under way
+        // there does, tests/fleet.rs shows.)
         std::thread::sleep(Duration::from_millis(200));
         signal(&child, kind);
         std::thread::sleep(Duration::from_millis(200));
         fs::write(place.path("pipe"), "slow\n").unwrap();
         let (status, text) = end(child);
         assert_eq!(status.code(), Some(130), "{text}");
-        assert_eq!(fs::read_to_string(place.path("ws01/etc/slow")).unwrap(), "slow\n", "{text}");
+        assert!(!there(&place.path("ws01/etc/slow")), "{text}");
         assert!(!there(&place.path("ws01/etc/never")) && !there(&place.path("ws01/etc/handled")), "{text}");
         assert!(!there(&place.path("ws02/etc/begun")), "{text}");
-        assert!(text.contains("stopped before: Never begun") && text.contains("never begun: ws02"), "{text}");
+        assert!(text.contains("stopped before: Not asked yet") && text.contains("never begun: ws02"), "{text}");
         assert_eq!(place.resume_files().len(), 1, "{text}");
     }
 }

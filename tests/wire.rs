@@ -189,7 +189,7 @@ impl Ask for Person {
     }
 }
 
-const NOBODY: Person = Person { answer: None, asked: AtomicUsize::new(0) };
+static NOBODY: Person = Person { answer: None, asked: AtomicUsize::new(0) };
 
 /// A far end that greets as the agent does and then says everything back; `size` bytes long.
 fn echo(folder: &Path, size: usize) -> AgentProgram {
@@ -686,7 +686,8 @@ fn the_agent_itself_greets_back() {
     fs::create_dir(server.path("machine")).unwrap();
     let hello: Hello = serde_json::from_value(serde_json::json!({
         "version": env!("CARGO_PKG_VERSION"), "machine": {"folder": {"root": server.path("machine"), "recorded": null}},
-        "mode": "plan", "run": "test", "pins": {}
+        "mode": "plan", "run": "test", "pins": {}, "remote": true, "from": "tester@here", "what": "a test",
+        "wait_for_lock": 0
     }))
     .unwrap();
     remote.send(&Request::Hello(hello)).unwrap();

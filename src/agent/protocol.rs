@@ -78,6 +78,9 @@ pub struct Task {
     pub title: String,
     /// Its words are secret: the journal names it only.
     pub no_log: bool,
+    /// Seconds after which it is stopped and has failed.
+    #[serde(default)]
+    pub timeout: Option<u64>,
     /// Exactly these actions may be done (a saved plan); anything else is refused.
     pub expect: Option<Vec<Action>>,
 }
@@ -246,6 +249,9 @@ pub struct Outcome {
     pub act: bool,
     /// Content seen for the first time: URL -> hex SHA-256.
     pub pins: BTreeMap<String, String>,
+    /// It was stopped before its first action: nothing was done.
+    #[serde(default)]
+    pub not_begun: bool,
     /// The machine takes it back by itself unless the controller comes back over a new connection and says this word.
     pub guard: Option<String>,
 }

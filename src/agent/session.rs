@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
@@ -12,7 +13,7 @@ use super::protocol::{Mode, Outcome, Reply, Status, Task};
 use super::spool;
 use super::stop::Stop;
 use crate::change::action::Pin;
-use crate::change::{Action, Effect, Op, Plan, SENT};
+use crate::change::{Action, Effect, Op, Plan, Run, SENT};
 use crate::host::{Error, Host, Machine, Output, Result};
 use crate::modules::{self, Side};
 
@@ -33,6 +34,8 @@ pub struct Session {
     armed: Option<Armed>,
     /// It has been said here how one ended, so its files can go.
     guarded: bool,
+    /// When the task under way is stopped.
+    until: Option<Instant>,
 }
 
 impl Drop for Session {
@@ -55,7 +58,7 @@ impl Session {
         inbox: Inbox,
         stop: Stop,
     ) -> Session {
-        Session { machine, mode, journal, pins, unpacked, inbox, stop, armed: None, guarded: false }
+        Session { machine, mode, journal, pins, unpacked, inbox, stop, armed: None, guarded: false, until: None }
     }
 
     /// Which boot of the machine this is.
@@ -83,6 +86,7 @@ impl Session {
     /// Plans a task, tells the diffs, does the actions, and asks again until nothing is left.
     pub fn task(&mut self, task: &Task, tell: &mut dyn FnMut(Reply)) -> Outcome {
         let mut outcome = Outcome::default();
+        self.until = task.timeout.filter(|seconds| *seconds > 0).map(|s| Instant::now() + Duration::from_secs(s));
         if task.module == guard::CONFIRM {
             return self.confirm(&task.parameters);
         }
@@ -245,6 +249,10 @@ impl Session {
         outcome: &mut Outcome,
         tell: &mut dyn FnMut(Reply),
     ) -> Result<()> {
+        if self.stop.asked() && self.armed.is_none() && !plan.actions.is_empty() {
+            outcome.not_begun = outcome.actions.is_empty();
+            return Err(stopped());
+        }
         let diffs: Vec<_> = plan.actions.iter().flat_map(|action| action.diffs.clone()).collect();
         if !diffs.is_empty() {
             tell(Reply::Shown { id: task.id, diffs: diffs.clone() });
@@ -254,18 +262,21 @@ impl Session {
             self.arm(task, plan, tell)?;
         }
         for action in &plan.actions {
+            let limited = within(&action.op, self.until)?;
+            let watched = match &self.armed {
+                Some(armed) => armed.within(limited.as_ref().unwrap_or(&action.op))?,
+                None => None,
+            };
             // Half a network is worse than either: what is guarded is done to its end, whoever went away.
             if self.stop.asked() && self.armed.is_none() {
-                return Err(
-                    Error::failed("stopped before its next action").hint("run it once more: it goes on from here")
-                );
+                outcome.not_begun = outcome.actions.is_empty();
+                return Err(stopped());
             }
             if let Some(journal) = &mut self.journal {
                 journal.record(self.machine.as_ref(), &task.title, task.no_log, action)?;
             }
             let sent = self.have_sent(&action.op, tell)?;
-            let within = self.armed.as_ref().map(|armed| armed.within(&action.op)).transpose()?.flatten();
-            let op = sent.as_ref().map(|(op, _)| op).or(within.as_ref()).unwrap_or(&action.op);
+            let op = sent.as_ref().map(|(op, _)| op).or(watched.as_ref()).or(limited.as_ref()).unwrap_or(&action.op);
             let done = self.machine.perform(op, &mut |text| {
                 tell(Reply::Progress { id: task.id, text: text.to_string() });
             });
@@ -297,8 +308,11 @@ impl Session {
         if !url.starts_with(SENT) || self.mode == Mode::Plan || self.machine.is_recorded() {
             return Ok(None);
         }
-        let state = self.machine.state_folder().ok_or_else(|| Error::failed("there is no place for what is sent"))?;
-        let spooled = spool::fetch(&state.join("spool"), sha256, &self.inbox, tell)?;
+        let folder = match self.machine.state_folder() {
+            Some(state) => state.join("spool"),
+            None => spool::of_a_user_without_a_home()?,
+        };
+        let spooled = spool::fetch(&folder, sha256, &self.inbox, tell)?;
         let url = format!("file://{}", spooled.display());
         let op = Op::Download { url, path: path.clone(), sha256: Some(sha256.clone()), mode: *mode };
         Ok(Some((op, spooled)))
@@ -362,6 +376,27 @@ impl Session {
     }
 }
 
+fn stopped() -> Error {
+    Error::failed("stopped before its next action").hint("run it once more: it goes on from here")
+}
+
+/// A command may not take longer than its task has left; `Some` where that is less than it would have.
+fn within(op: &Op, until: Option<Instant>) -> Result<Option<Op>> {
+    let Some(until) = until else { return Ok(None) };
+    let left = until.saturating_duration_since(Instant::now()).as_secs();
+    if left == 0 {
+        return Err(Error::failed(
+            "the task took longer than its `timeout` allows, and was stopped before its next action",
+        ));
+    }
+    match op {
+        Op::Run(run) if run.timeout.is_none_or(|own| own > left) => {
+            Ok(Some(Op::Run(Run { timeout: Some(left), ..run.clone() })))
+        }
+        _ => Ok(None),
+    }
+}
+
 fn did_not_converge(left: &[Action]) -> Error {
     let mut message = String::from("did not converge: after the actions were done, this is still to do");
     for diff in left.iter().flat_map(|action| &action.diffs) {
@@ -386,4 +421,26 @@ fn keep_output(op: &Op, output: Option<&Output>, result: &mut Map<String, Value>
 
 fn reboots(op: &Op) -> bool {
     matches!(op, Op::Run(run) if run.effects.contains(&Effect::Reboot))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_has_no_more_time_than_its_task() {
+        let slow = |timeout| Op::Run(Run { timeout, ..Run::new(["sleep", "9"], Vec::new()) });
+        let limit = |op: &Op, seconds| match within(op, Some(Instant::now() + Duration::from_secs(seconds))) {
+            Ok(Some(Op::Run(run))) => run.timeout,
+            Ok(None) => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(within(&slow(None), None).unwrap(), None);
+        assert!(matches!(limit(&slow(None), 60), Some(58..=60)));
+        assert!(matches!(limit(&slow(Some(600)), 60), Some(58..=60)));
+        assert_eq!(limit(&slow(Some(5)), 60), None, "its own is shorter");
+        assert_eq!(limit(&Op::Remove { path: "/a".into() }, 60), None);
+        let error = within(&Op::Remove { path: "/a".into() }, Some(Instant::now())).unwrap_err();
+        assert!(error.message.contains("longer than its `timeout`"), "{error}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -55,6 +55,26 @@ pub(super) fn fetch(folder: &Path, sha256: &str, inbox: &Inbox, tell: &mut dyn F
         }
         fresh = true;
     }
+}
+
+/// Where a user without a home keeps what is sent: a folder of its own among the temporary files, which nobody else has
+/// made.
+///
+/// # Errors
+/// When somebody else has, or it can't be made.
+pub(super) fn of_a_user_without_a_home() -> Result<PathBuf> {
+    let uid = rustix::process::geteuid().as_raw();
+    let folder = std::env::temp_dir().join(format!("vfio-provision-spool-{uid}"));
+    let trouble = |why: String| Error::failed(format!("can't keep what is sent in {}: {why}", folder.display()));
+    match fs::DirBuilder::new().mode(0o700).create(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(trouble(error.to_string())),
+        _ => {}
+    }
+    let stat = fs::symlink_metadata(&folder).map_err(|error| trouble(error.to_string()))?;
+    if !stat.is_dir() || stat.uid() != uid || stat.mode() & 0o077 != 0 {
+        return Err(trouble("somebody else has made it".into()).hint("remove it, then run this once more"));
+    }
+    Ok(folder)
 }
 
 /// The SHA-256 of a file, in hex.

@@ -238,6 +238,8 @@ pub struct Task {
     pub failed_when: Vec<Node>,
     /// Expressions that all must hold, or the task is tried again.
     pub until: Vec<Node>,
+    /// Seconds after which it is stopped and has failed: a number or a template.
+    pub timeout: Option<Node>,
     /// How often it is tried again: a number or a template.
     pub retries: Option<Node>,
     /// Seconds between tries: a number or a template.

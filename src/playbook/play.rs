@@ -50,7 +50,7 @@ const PLAY: Keys = Keys {
         ("connection", "set `ansible_connection` in the inventory"),
         ("port", "set `ansible_port` in the inventory"),
         ("remote_user", "set `ansible_user` in the inventory"),
-        ("become_method", "sudo is what is used; leave it out"),
+        ("become_method", "set `ansible_become_method` in the inventory"),
         ("become_flags", ""),
         ("become_exe", ""),
         ("collections", "leave it out: modules are found by their short names"),

@@ -48,7 +48,7 @@ const USE: Keys = Keys {
         ("scm", "roles are not downloaded; put the role in a folder `roles/`"),
         ("version", "roles are not downloaded; put the role in a folder `roles/`"),
         ("collections", "leave it out: modules are found by their short names"),
-        ("become_method", "sudo is what is used; leave it out"),
+        ("become_method", "set `ansible_become_method` in the inventory"),
     ],
 };
 

@@ -205,7 +205,10 @@ impl Place {
             let was = state.checked_out.clone().unwrap_or_else(|| "no commit".into());
             return Err(refused(format!("somebody has moved the copy in {at}: it is at {is}, and was left at {was}")));
         }
-        let changes = self.git.text(&["status", "--porcelain", "--untracked-files=all"])?;
+        // What a run keeps beside its inventory is nobody's change.
+        let own = [":/", ":(exclude,glob)**/.vfio-provision/**", ":(exclude,glob)**/vfio-provision.lock"];
+        let ask = ["status", "--porcelain", "--untracked-files=all", "--"];
+        let changes = self.git.text(&[&ask[..], &own[..]].concat())?;
         let changed = |line: &&str| line.get(3..).is_some_and(|path| path.rsplit('/').next() != Some(LOCK_FILE));
         match changes.lines().find(changed) {
             None => Ok(()),

@@ -1,5 +1,7 @@
 //! The last lines of a run: host by host for a few; for many by how it went, and what went wrong at the very end.
 
+use std::collections::HashSet;
+
 use indexmap::IndexMap;
 
 use super::ranges;
@@ -51,11 +53,12 @@ pub(super) fn nameless(text: &str, host: &str) -> String {
 /// The last lines.
 pub fn text(recap: &Recap, troubles: &Troubles) -> String {
     let mut text = String::from("\n");
+    let never: HashSet<&str> = recap.never_begun.iter().map(String::as_str).collect();
     let begun: Vec<(&str, &HostRecap)> = recap
         .hosts
         .iter()
         .map(|(host, of_host)| (host.as_str(), of_host))
-        .filter(|(_, of_host)| of_host.end != End::NeverBegun)
+        .filter(|(host, _)| !never.contains(host))
         .collect();
     if begun.len() + recap.never_begun.len() <= FEW {
         for (host, recap_of_host) in begun {

@@ -18,6 +18,7 @@ use super::link::Link;
 use super::saved::SavedTask;
 use super::task::{Ended, censor};
 use crate::agent::protocol::{self, Mode, Outcome, Reply, Status};
+use crate::host::Error;
 use crate::inventory::ConnectionKind;
 use crate::playbook::Task;
 use crate::report::{Event, TaskId};
@@ -29,6 +30,9 @@ const MOST: usize = 200;
 
 /// How often it is asked whether the run is to stop, while a machine works.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
+
+/// A task that its own machine has not stopped so long after its time hangs.
+const HANGS: Duration = Duration::from_secs(15);
 
 /// The results of a loop's items.
 pub(super) type Results = Arc<Mutex<Vec<Value>>>;
@@ -118,6 +122,12 @@ impl HostRun<'_> {
 
     /// Takes a task on its way, and asks for it if it must be asked for.
     pub(super) fn push(&mut self, mut step: Step, play: &PlayRun) -> Flow {
+        if matches!(step.state, State::Asked(_)) && self.must_stop() {
+            return match self.catch_up(play) {
+                Flow::Next => self.not_begun(&step.id.task),
+                flow => flow,
+            };
+        }
         if let State::Asked(asked) = &step.state
             && let Err(error) = self.send(asked)
         {
@@ -264,7 +274,7 @@ impl HostRun<'_> {
         })
     }
 
-    fn send(&mut self, asked: &Asked) -> Result<(), crate::host::Error> {
+    fn send(&mut self, asked: &Asked) -> Result<(), Error> {
         let link = self.link()?;
         if let Some((sha256, path)) = &asked.file {
             link.offer(sha256, path);
@@ -282,6 +292,9 @@ impl HostRun<'_> {
     }
 
     pub(super) fn ask_here(&mut self, asked: &Asked, id: &TaskId) -> Option<Outcome> {
+        if self.must_stop() {
+            return None;
+        }
         if let Some(link) = &mut self.link {
             link.new_chain();
         }
@@ -312,7 +325,12 @@ impl HostRun<'_> {
             _ => {}
         };
         let mut stopping = false;
+        let allowed = asked.request.timeout.filter(|seconds| *seconds > 0);
+        let until = allowed.map(|seconds| Instant::now() + Duration::from_secs(seconds) + HANGS);
         let answer = loop {
+            if until.is_some_and(|until| Instant::now() > until) {
+                break Err(Error::failed("the task took longer than its `timeout` allows, and nothing stops it there"));
+            }
             let stop = !stopping && self.must_stop();
             let next = match &mut self.link {
                 Some(link) => {
@@ -322,9 +340,13 @@ impl HostRun<'_> {
                     }
                     link.next(Some(Instant::now() + BETWEEN_LOOKS))
                 }
-                None => Err(crate::host::Error::failed("the connection is gone")),
+                None => Err(Error::failed("the connection is gone")),
             };
             match next {
+                Ok(Some(Reply::Done { outcome, .. })) if outcome.not_begun => {
+                    self.link = None;
+                    return None;
+                }
                 Ok(Some(Reply::Done { outcome, .. })) => break Ok(*outcome),
                 Ok(Some(Reply::Guard { token, seconds, .. })) => {
                     let until = Instant::now() + Duration::from_secs(seconds);

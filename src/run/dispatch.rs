@@ -300,7 +300,7 @@ impl HostRun<'_> {
         };
         add_name(&mut parameters, name);
         parameters.insert("content".into(), content.into());
-        let mut ended = self.ask(context, play, id, "copy", parameters)?;
+        let mut ended = self.ask(context, play, id, "copy", parameters, task)?;
         hide_if(secret, &mut ended);
         Ok(ended)
     }
@@ -323,7 +323,7 @@ impl HostRun<'_> {
             let message = format!("`{}`: {what}{why}", task.module.name);
             return Err(Trouble::Failed(Diagnostic::error(message).at(&place.span).to_string()));
         }
-        let mut ended = self.ask(context, play, id, task.module.name, parameters)?;
+        let mut ended = self.ask(context, play, id, task.module.name, parameters, task)?;
         if let Some(asked) = &mut ended.asked {
             asked.file = file;
         }
@@ -378,6 +378,7 @@ impl HostRun<'_> {
         id: &TaskId,
         module: &str,
         parameters: Map<String, Value>,
+        task: &Task,
     ) -> Result<Ended, Trouble> {
         let local = self.reach.as_ref().is_some_and(|reach| reach.kind == ConnectionKind::Local);
         if module == "reboot" && local {
@@ -400,6 +401,7 @@ impl HostRun<'_> {
             parameters: Value::Object(parameters),
             title: id.task.clone(),
             no_log: hidden,
+            timeout: self.timeout(task, context, play)?,
             expect: None,
         };
         let asked = Some(Box::new(Asked { request, hidden, keep: true, file: None, away: None }));
@@ -415,6 +417,15 @@ impl HostRun<'_> {
         let machine = Link::machine(reach, &self.inventory_folder)?;
         let hello = self.shared.hello(machine, self.shared.mode, super::link::is_remote(reach));
         Link::open(&self.name, reach, hello, &self.shared.ways)
+    }
+
+    fn timeout(&self, task: &Task, context: &Context, play: &PlayRun) -> Result<Option<u64>, Trouble> {
+        let Some(node) = &task.timeout else { return Ok(None) };
+        let value = self.shared.render.node(node, &self.scope(play, context))?;
+        let seconds = render::number(&value);
+        seconds
+            .map(Some)
+            .ok_or_else(|| Trouble::Failed(format!("`timeout` must be a number of seconds: {}", node.span.place())))
     }
 
     /// The way to the host's agent, which is started when it is first wanted.

@@ -49,6 +49,7 @@ impl HostRun<'_> {
                 Ok(Some(reply)) => tell(reply),
                 Ok(None) => {
                     if let Ok(Some((link, outcome))) = self.say_it(watched, asked) {
+                        self.forsake();
                         self.link = Some(link);
                         return Ok(outcome);
                     }
@@ -58,7 +59,7 @@ impl HostRun<'_> {
                 }
             }
         }
-        self.link = None;
+        self.forsake();
         loop {
             let text = format!("comes back over a new connection to confirm {}", watched.token);
             self.shared.sink.event(Event::Progress { id: id.clone(), text });
@@ -78,6 +79,13 @@ impl HostRun<'_> {
                 .hint("it was to put the old network back by itself; look at its console if it stays away"));
             }
             std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Leaves a connection that may be dead.
+    pub(super) fn forsake(&mut self) {
+        if let Some(mut link) = self.link.take() {
+            link.forsake();
         }
     }
 

@@ -96,6 +96,7 @@ impl HostRun<'_> {
             parameters: json!({}),
             title: id.task.clone(),
             no_log: false,
+            timeout: None,
             expect: None,
         };
         let state = State::Asked(Box::new(Asked { request, hidden: false, keep: false, file: None, away: None }));

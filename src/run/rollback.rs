@@ -95,7 +95,7 @@ impl Asked {
     pub fn runs(&self) -> Result<IndexMap<String, Runs>, Diagnostic> {
         let run = run_name();
         let answers: Vec<(String, Runs)> = self.each(|name, start| {
-            let outcome = self.ask(name, start, Mode::Plan, &run, RUNS, Value::Object(Map::new()), &mut |_| ());
+            let outcome = self.ask((name, start), Mode::Plan, &run, (RUNS, Value::Object(Map::new())), &mut |_| ());
             let runs = match outcome {
                 Ok(Outcome { error: Some(error), .. }) | Err(error) => Err(error.to_string()),
                 Ok(mut outcome) => match outcome.result.remove("runs") {
@@ -141,9 +141,9 @@ impl Asked {
                 _ => {}
             };
             let outcome =
-                self.ask(name, start, mode, &run, ROLLBACK, parameters.clone(), &mut tell).unwrap_or_else(|error| {
-                    Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() }
-                });
+                self.ask((name, start), mode, &run, (ROLLBACK, parameters.clone()), &mut tell).unwrap_or_else(
+                    |error| Outcome { status: Status::Unreachable, error: Some(error), ..Outcome::default() },
+                );
             let recap = recap(&outcome);
             sink.event(Event::Finished(Box::new(finished(id, outcome, begun))));
             sink.event(Event::HostDone { host: name.to_string() });
@@ -166,12 +166,10 @@ impl Asked {
     /// One question to one host's agent.
     fn ask(
         &self,
-        name: &str,
-        start: &HostStart,
+        (name, start): (&str, &HostStart),
         mode: Mode,
         run: &str,
-        module: &str,
-        parameters: Value,
+        (module, parameters): (&str, Value),
         tell: &mut dyn FnMut(Reply),
     ) -> Result<Outcome, Error> {
         let hello = Hello {
@@ -193,6 +191,7 @@ impl Asked {
             parameters,
             title: "rollback".into(),
             no_log: false,
+            timeout: None,
             expect: None,
         };
         Link::open(name, &start.connection, hello, &self.ways)?.task(task, tell)

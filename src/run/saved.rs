@@ -59,6 +59,9 @@ pub struct SavedTask {
     pub asks: String,
     /// Its parameters.
     pub parameters: Value,
+    /// Seconds after which it is stopped.
+    #[serde(default)]
+    pub timeout: Option<u64>,
     /// What it would do; `None`: unknown until applied.
     pub actions: Option<Vec<Action>>,
 }
@@ -75,6 +78,7 @@ impl SavedTask {
             no_log: request.no_log,
             asks: request.module.clone(),
             parameters: request.parameters.clone(),
+            timeout: request.timeout,
             actions: None,
         }
     }
@@ -104,6 +108,7 @@ impl SavedTask {
             parameters: self.parameters.clone(),
             title: self.task.clone(),
             no_log: self.no_log,
+            timeout: self.timeout,
             expect: if exactly { self.actions.clone() } else { None },
         }
     }

@@ -9,9 +9,9 @@ pub mod ssh_config;
 mod thread;
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::agent::protocol::{Hello, Reply, Request};
+use crate::agent::protocol::{Hello, Mode, Reply, Request, Status};
 use crate::host::Error;
 
 /// What carries requests to an agent and its replies back.
@@ -37,7 +37,13 @@ pub struct Connection {
     pipe: Box<dyn Pipe>,
     /// What it said when it greeted back.
     ready: Option<Ready>,
+    mode: Mode,
+    /// Something was done there that the machine's journal tells of: it also has to tell how the run ended.
+    begun: bool,
 }
+
+/// As long is waited for a machine to write down how the run ended.
+const LAST_LINE: Duration = Duration::from_secs(3);
 
 /// What an agent says of its machine when it greets back.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +68,7 @@ impl Connection {
     /// When it is gone already: the host is unreachable then.
     pub fn over(pipe: impl Pipe + 'static, hello: Hello) -> Result<Connection, Error> {
         let pipe: Box<dyn Pipe> = Box::new(pipe);
-        let mut connection = Connection { pipe, ready: None };
+        let mut connection = Connection { pipe, ready: None, mode: hello.mode, begun: false };
         connection.send(&Request::Hello(hello))?;
         Ok(connection)
     }
@@ -92,7 +98,15 @@ impl Connection {
             match self.pipe.receive(until) {
                 Ok(Some(Reply::Ready { boot, .. })) => self.ready = Some(Ready { boot }),
                 Ok(Some(Reply::Refused { error })) => return Err(error),
-                Ok(Some(reply)) => return Ok(Some(reply)),
+                Ok(Some(reply)) => {
+                    if let Reply::Done { outcome, .. } = &reply {
+                        let done = matches!(outcome.status, Status::Changed | Status::Failed);
+                        // A machine that goes down, or away, hears nothing more over this connection.
+                        let stays = !outcome.rebooted && outcome.guard.is_none();
+                        self.begun = stays && (self.begun || (done && self.mode == Mode::Apply));
+                    }
+                    return Ok(Some(reply));
+                }
                 Ok(None) => return Err(self.gone("it closed the connection")),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(None),
                 Err(error) => return Err(self.gone(&error.to_string())),
@@ -125,7 +139,13 @@ impl Connection {
         self.ready.as_ref()
     }
 
+    /// Nobody waits for it any more when it is dropped: a new connection takes its place, and this one may be dead.
+    pub fn forsake(&mut self) {
+        self.begun = false;
+    }
+
     fn gone(&mut self, why: &str) -> Error {
+        self.begun = false;
         let words = self.pipe.last_words();
         let words = words.trim();
         if words.is_empty() {
@@ -138,7 +158,12 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // The agent also ends when the pipe closes.
-        let _ = self.pipe.send(&Request::End);
+        // The agent also ends when the pipe closes, and one that did nothing need not be waited for. But what closes at
+        // once behind a word may take it along (sshd throws away what it holds for a command when the connection ends):
+        // then a run that went well would stand in the machine's journal as one that was cut.
+        if self.pipe.send(&Request::End).is_ok() && self.begun {
+            let until = Instant::now() + LAST_LINE;
+            while let Ok(Some(_)) = self.pipe.receive(Some(until)) {}
+        }
     }
 }

@@ -84,9 +84,12 @@ impl Locked {
 pub struct Vault {
     secrets: Vec<Secret>,
     mask: Mask,
-    keys: Mutex<HashMap<(Vec<u8>, usize), Arc<OnceLock<Keys>>>>,
+    keys: Mutex<Derived>,
     open: Mutex<HashMap<String, String>>,
 }
+
+/// Keys by salt and password's number; each is made once, by whoever wants it first.
+type Derived = HashMap<(Vec<u8>, usize), Arc<OnceLock<Keys>>>;
 
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::fleet::{Controller, Far, Running, fleet};
+use crate::fleet::{Controller, Far, Running, fleet, wait_until};
 
 /// Ten copies, ten lines, five folders, five templates.
 pub fn thirty() -> String {
@@ -70,6 +70,20 @@ fn thirty_tasks_cost_two_round_trips() {
     assert!(thirty <= none + 2, "30 tasks cost {thirty} round trips, none {none}");
 }
 
+/// Bytes that nothing makes smaller.
+fn noise(words: usize) -> Vec<u8> {
+    let mut noise = 88_172_645_463_325_252_u64;
+    std::iter::repeat_with(|| {
+        noise ^= noise << 13;
+        noise ^= noise >> 7;
+        noise ^= noise << 17;
+        noise.to_le_bytes()
+    })
+    .take(words)
+    .flatten()
+    .collect()
+}
+
 /// What the far end has is not sent again.
 #[test]
 fn large_files_travel_once() {
@@ -77,17 +91,8 @@ fn large_files_travel_once() {
     let hosts = fleet.take(1);
     let far = [Far::from(fleet, &hosts[0], Duration::ZERO)];
     let controller = Controller::far(fleet, &hosts, &far);
-    let mut noise = 88_172_645_463_325_252_u64;
-    let bytes: Vec<u8> = std::iter::repeat_with(|| {
-        noise ^= noise << 13;
-        noise ^= noise >> 7;
-        noise ^= noise << 17;
-        noise.to_le_bytes()
-    })
-    .take(500_000)
-    .flatten()
-    .collect();
-    std::fs::write(controller.path("large"), &bytes).unwrap();
+    std::fs::write(controller.path("large"), noise(500_000)).unwrap();
+    let bytes = std::fs::read(controller.path("large")).unwrap();
     controller.write(
         "large.yml",
         "- hosts: all\n  gather_facts: false\n  tasks:\n    - copy: {src: large, dest: /srv/large}\n",
@@ -102,4 +107,35 @@ fn large_files_travel_once() {
     assert_eq!(std::fs::read(hosts[0].path("/srv/large")).unwrap(), bytes);
     let again = sent();
     assert!(again < 200_000, "{again} bytes for a file that is there");
+}
+
+/// What had come before the connection was cut is not sent again.
+#[test]
+fn a_file_that_was_cut_goes_on() {
+    let Some(fleet) = fleet() else { return };
+    let hosts = fleet.take(1);
+    let far = [Far::from(fleet, &hosts[0], Duration::from_millis(20))];
+    let controller = Controller::far(fleet, &hosts, &far);
+    let bytes = noise(1_250_000);
+    std::fs::write(controller.path("large"), &bytes).unwrap();
+    controller.write(
+        "large.yml",
+        "- hosts: all\n  gather_facts: false\n  tasks:\n    - copy: {src: large, dest: /srv/large}\n",
+    );
+    let run = controller.start_apply("large.yml", &[]);
+    // It travels in base64, and what came of it is kept in parts of 4 MiB.
+    wait_until("half of it", || far[0].bytes().0 > 8_000_000);
+    far[0].cut();
+    let said = run.end(Duration::from_secs(30));
+    said.code(4);
+    assert_eq!(said.count(&hosts[0].name(), "unreachable"), 1);
+    wait_until("the agent's end", || hosts[0].count("agent-") == 0);
+    assert!(!hosts[0].path("/srv/large").exists(), "half a file is in place");
+
+    let before = far[0].bytes().0;
+    controller.apply("large.yml", &[]).code(0);
+    let rest = far[0].bytes().0 - before;
+    assert_eq!(std::fs::read(hosts[0].path("/srv/large")).unwrap(), bytes);
+    assert!(rest < 9_000_000, "{rest} bytes for the rest of 10 MB");
+    assert_eq!(hosts[0].sh("find /var/lib/vfio-provision -size +100k"), "", "what came is kept twice");
 }

@@ -188,6 +188,14 @@ fn two_controllers_at_once() {
     refused.within(Duration::from_secs(20));
     assert!(refused.all().contains("controller"), "who is there, and from where: {}", refused.all());
     assert!(!hosts[0].path("/etc/late").exists(), "{}", refused.all());
+    let patient = Controller::of(fleet, &hosts[..1]);
+    patient.write(
+        "late.yml",
+        "- hosts: all\n  tasks:\n    - copy: {src: /etc/after, dest: /etc/later, remote_src: true}\n",
+    );
+    let patient = patient.start_apply("late.yml", &["--wait-for-lock=30"]).end(Duration::from_secs(30));
+    patient.code(0);
+    assert_eq!(hosts[0].read("/etc/later").as_deref(), Some("x"), "it waited for the first\n{}", patient.all());
     run.end(Duration::from_secs(30)).code(0);
     assert_stopped(&hosts, usize::MAX);
     second.apply("late.yml", &[]).code(0);
@@ -216,7 +224,6 @@ fn controller_killed_in_the_middle() {
 
 /// Ctrl-C once: what is under way is finished, nothing new begins, and there is a recap.
 #[test]
-#[ignore = "needs Ctrl-C"]
 fn interrupted_once() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(2);

@@ -22,10 +22,9 @@ fn say(controller: &Controller, host: &Host, words: &str) {
 
 /// Without root at the far end, by each way to become it; and what can't work says why, soon.
 #[test]
-#[ignore = "needs become over SSH"]
 fn users_become_root() {
     let Some(fleet) = fleet() else { return };
-    let hosts = fleet.take(8);
+    let hosts = fleet.take(10);
     let controller = Controller::of(fleet, &hosts);
     controller.write("who.yml", WHO);
     let become_ = "ansible_become=true";
@@ -38,14 +37,29 @@ fn users_become_root() {
         format!("ansible_user=plain {become_} ansible_become_password='{PASSWORD}'"),
         format!("ansible_user=admin {become_}"),
         "ansible_user=admin".to_string(),
+        format!("ansible_user=asks {become_}"),
+        format!("ansible_user=asks {become_} ansible_become_method=doas ansible_become_password='{PASSWORD}'"),
     ];
     hosts.iter().zip(&lines).for_each(|(host, words)| say(&controller, host, words));
     // The seventh has no sudo at all.
     hosts[6].sh("rm -f /usr/bin/sudo");
-    let said = controller.apply("who.yml", &[]);
+    // The ninth's password is in a vault.
+    controller.write("vault-password", "open sesame\n");
+    let mut vault = controller.command(fleet.program());
+    vault.args(["vault", "encrypt-string", "--vault-password-file=vault-password", "-n", "ansible_become_password"]);
+    let vaulted = Running::of({
+        vault.arg(PASSWORD);
+        vault
+    })
+    .end(Duration::from_secs(30));
+    vaulted.code(0);
+    controller.write(&format!("host_vars/{}.yml", hosts[8].name()), &vaulted.out);
+    hosts[9].sh("echo 'permit asks' > /etc/doas.conf && chmod 400 /etc/doas.conf");
+    let said = controller.apply("who.yml", &["--vault-password-file=vault-password"]);
     assert!(matches!(said.code, Some(2 | 4 | 6)), "{}", said.all());
     said.within(Duration::from_secs(30));
-    for host in &hosts[..3] {
+    let doas = usize::from(hosts[9].path("/usr/bin/doas").exists());
+    for host in hosts[..3].iter().chain(&hosts[8..9 + doas]) {
         assert_eq!(host.read("/etc/who").as_deref(), Some("root"), "{}\n{}", host.name(), said.all());
     }
     for (number, word) in [(3, "password"), (4, "password"), (5, "sudo"), (6, "sudo")] {
@@ -61,7 +75,6 @@ fn users_become_root() {
 
 /// Tasks of several users, over one connection.
 #[test]
-#[ignore = "needs become over SSH"]
 fn each_task_has_its_user() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(1);
@@ -201,6 +214,7 @@ fn jumps_and_openssh() {
     hosts[1].kill("sshd");
     hosts[1].start_sshd();
     say(&controller, &hosts[2], "ansible_connection=openssh");
+    hosts[2].forget_agent();
     let said = controller.apply("who.yml", &[]);
     said.code(0);
     hosts.iter().for_each(|host| assert_eq!(host.read("/etc/who").as_deref(), Some("root"), "{}", said.all()));

@@ -276,6 +276,10 @@ impl Fleet {
         self.ip(&cards);
         begun.iter_mut().for_each(Host::plug);
         begun.iter_mut().for_each(Host::up);
+        // A connection to the host that had this address before may still ask for it, and give up on all who wait.
+        let known: String =
+            begun.iter().map(|host| format!("neighbour flush to {} dev br0\n", host.address())).collect();
+        self.ip(&known);
         begun
     }
 

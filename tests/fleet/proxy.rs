@@ -6,7 +6,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ struct Counts {
     to_host: AtomicUsize,
     to_client: AtomicUsize,
     closed: AtomicBool,
+    /// Both ends of all connections.
+    open: Mutex<Vec<TcpStream>>,
 }
 
 const ADDRESS: &str = "10.77.0.1";
@@ -105,6 +107,13 @@ impl Far {
         self.counts.deepest.swap(0, Ordering::SeqCst)
     }
 
+    /// Cuts all connections.
+    pub fn cut(&self) {
+        for socket in self.counts.open.lock().unwrap().drain(..) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
     /// Bytes to the host and back.
     pub fn bytes(&self) -> (usize, usize) {
         (self.counts.to_host.load(Ordering::SeqCst), self.counts.to_client.load(Ordering::SeqCst))
@@ -129,6 +138,7 @@ fn carry(client: TcpStream, target: &str, round_trip: Duration, counts: &Arc<Cou
         return;
     };
     let _ = (client.set_nodelay(true), host.set_nodelay(true));
+    counts.open.lock().unwrap().extend([client.try_clone().unwrap(), host.try_clone().unwrap()]);
     let half = round_trip / 2;
     let asked = counts.asked.load(Ordering::SeqCst);
     // How deep the deepest is that each side has got.

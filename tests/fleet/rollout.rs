@@ -81,11 +81,10 @@ fn the_sites_file_level_parts() {
 }
 
 const ONE_FILE: &str =
-    "- hosts: all\n  gather_facts: false\n  tasks:\n    - copy: {dest: /etc/one, content: 'one\n'}\n";
+    "- hosts: all\n  gather_facts: false\n  tasks:\n    - copy: {dest: /etc/one, content: \"one\\n\"}\n";
 
 /// Where no host was ever provisioned from, the program puts itself there once.
 #[test]
-#[ignore = "needs become over SSH"]
 fn the_program_copies_itself_once() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(2);
@@ -121,7 +120,6 @@ fn the_program_copies_itself_once() {
 
 /// A failed batch stops the rollout; hosts that were never begun are not touched; unreachable hosts count.
 #[test]
-#[ignore = "needs serial"]
 fn a_failed_canary_stops_the_rollout() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(4);
@@ -154,9 +152,35 @@ fn a_failed_canary_stops_the_rollout() {
     hosts.iter().for_each(|host| assert!(host.path("/etc/done").exists()));
 }
 
+/// `max_fail_percentage` counts hosts that can't be reached as it counts failed ones.
+#[test]
+fn unreachable_hosts_count_as_failed() {
+    let Some(fleet) = fleet() else { return };
+    let hosts = fleet.take(4);
+    let controller = Controller::of(fleet, &hosts);
+    let play = |percentage: u8| {
+        format!(
+            "- hosts: all\n  gather_facts: false\n  max_fail_percentage: {percentage}\n  tasks:\n\
+             \x20   - command: test ! -e /etc/sick\n      changed_when: false\n\
+             - hosts: all\n  gather_facts: false\n  tasks:\n    - copy: {{dest: /etc/done, content: x}}\n"
+        )
+    };
+    hosts[0].write("/etc/sick", "");
+    let second = hosts[1].name();
+    controller.edit("inventory", |text| text.replace(&format!("{second} "), &format!("{second} ansible_port=9 ")));
+    controller.write("strict.yml", &play(40)).write("easy.yml", &play(60));
+    let said = controller.apply("strict.yml", &[]);
+    said.code(6);
+    hosts.iter().for_each(|host| assert!(!host.path("/etc/done").exists(), "{}\n{}", host.name(), said.all()));
+    let said = controller.apply("easy.yml", &[]);
+    said.code(6);
+    for (number, host) in hosts.iter().enumerate() {
+        assert_eq!(host.path("/etc/done").exists(), number > 1, "{}\n{}", host.name(), said.all());
+    }
+}
+
 /// One host's task can run on another, once for all, and see other hosts' variables and facts.
 #[test]
-#[ignore = "needs delegate_to and run_once"]
 fn hosts_know_of_each_other() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(3);

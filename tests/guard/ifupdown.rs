@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::HOSTS;
-use crate::fleet::{Controller, Fleet, Host, Hosts, fleet_of, find, wait_until};
+use crate::fleet::{Controller, Fleet, Host, Hosts, find, fleet_of, wait_until};
 
 /// Behind it is the controller, as these hosts see it.
 pub const GATEWAY: &str = "10.77.1.1";

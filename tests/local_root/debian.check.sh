@@ -60,10 +60,12 @@ become() { # inventory's words, user
     echo "ws01 ansible_connection=local $1" > /tmp/inventory
     vp apply /srv/share/debian.become.yml -i /tmp/inventory -e "as=$2"
 }
-says 4 "can't become no-such-user: sudo: unknown user" become '' no-such-user
+says 4 "can't become no-such-user by sudo" become '' no-such-user
+grep -q 'unknown user' /tmp/said
 # root needs no password, and sudo does not ask for it.
 says 0 '1 added' become 'ansible_become_password=unused' nobody
-says 2 'by sudo only' become 'ansible_become_method=su' nobody
+says 0 'nothing to change' become 'ansible_become_method=su' nobody
+says 1 'unknown `ansible_become_method`' become 'ansible_become_method=pbrun' nobody
 
 useradd --create-home operator1
 echo operator1:right | chpasswd
@@ -73,7 +75,7 @@ by_operator() {
     su operator1 -c "/srv/bin/vfio-provision apply /srv/share/debian.become.yml -i /tmp/inventory -e as=$2"
 }
 says 4 '-K asks for it' by_operator '' guest
-says 4 "sudo's password is wrong" by_operator ansible_become_password=mistyped guest
+says 4 'the password is wrong' by_operator ansible_become_password=mistyped guest
 says 0 '1 added' by_operator ansible_become_password=right guest
 test "$(stat -c %U /tmp/by-guest)" = guest
 says 0 '1 added' by_operator ansible_become_password=right root

@@ -161,7 +161,8 @@ impl<'a> Walk<'a> {
                     other.touched.iter().any(|t| t.subject == touched.subject && t.before.same(&now))
                         || other.after(&touched.subject).is_some_and(|after| after.same(&now))
                 });
-                if !known && !(deed.after.is_none() && deed.may_have_left(&now)) {
+                let half_done = deed.after.is_none() && deed.may_have_left(&now);
+                if !(known || half_done) {
                     changed.push(path.clone());
                 }
             }

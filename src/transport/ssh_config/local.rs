@@ -19,8 +19,11 @@ pub struct Local {
     /// Where the system's configuration is: `/etc/ssh`.
     pub system: PathBuf,
     /// The variables of the environment.
-    pub variable: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub variable: Arc<Variables>,
 }
+
+/// The value of a variable of the environment.
+pub type Variables = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 impl fmt::Debug for Local {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
