@@ -282,7 +282,8 @@ pub(super) fn confirm(state: &Path, parameters: &Value) -> Result<Outcome> {
                 .hint("whether the machine was restarted or ran out of memory: the network is as it was left then"));
         }
         is_soon(GONE, || !is_watched(&folder));
-        return match fs::read(folder.join(FAILED)).ok().and_then(|bytes| serde_json::from_slice::<Outcome>(&bytes).ok()) {
+        return match fs::read(folder.join(FAILED)).ok().and_then(|bytes| serde_json::from_slice::<Outcome>(&bytes).ok())
+        {
             Some(mut outcome) => {
                 outcome.notes.push(said(&folder, "it failed"));
                 Ok(outcome)

@@ -196,7 +196,8 @@ fn a_wrong_one_goes_back_by_itself() {
     assert!(hosts[4].path("/root/later").exists(), "{}", said.all());
     // It did not wait for those.
     let lines = said.lines();
-    let of = |host: &Host| lines.iter().position(|l| l["event"] == "task" && l["host"] == host.name().as_str()).unwrap();
+    let of =
+        |host: &Host| lines.iter().position(|l| l["event"] == "task" && l["host"] == host.name().as_str()).unwrap();
     assert!(of(&hosts[4]) < of(&hosts[0]), "{}", said.all());
 
     // What the run did is undone already.
@@ -228,14 +229,22 @@ fn nobody_comes_back() {
     // What was begun is done to its end, and then it is only the guard that still works on the machine.
     wait_until("the agent's end", || hosts[0].path("/root/over").exists() && hosts[0].count("agent-") == 0);
     let refused = controller.apply("bridge.yml", &[]);
-    assert!(refused.code != Some(0) && refused.all().contains("another run is working on this machine"), "{}", refused.all());
+    assert!(
+        refused.code != Some(0) && refused.all().contains("another run is working on this machine"),
+        "{}",
+        refused.all()
+    );
     wait_until("the old network", || guards(&hosts[0]) == 0);
     is_old(&hosts[0], &macs[0], &refused.all());
 
     let said = watched.end(Duration::from_secs(40));
     said.code(2);
     is_old(&hosts[1], &macs[1], &said.all());
-    assert!(said.all().contains("it was not confirmed in time: the machine has put its old network back"), "{}", said.all());
+    assert!(
+        said.all().contains("it was not confirmed in time: the machine has put its old network back"),
+        "{}",
+        said.all()
+    );
 
     let said = controller.apply("bridge.yml", &[]);
     said.code(0);

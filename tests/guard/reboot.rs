@@ -5,7 +5,9 @@ use crate::fleet::{Controller, Host, fleet_of, wait_until};
 
 /// What the machine does when it is told to boot again; `$*` is nothing else.
 fn boots_by(host: &Host, script: &str) {
-    host.sh("cat /proc/sys/kernel/random/boot_id > /run/boot && mount --bind /run/boot /proc/sys/kernel/random/boot_id");
+    host.sh(
+        "cat /proc/sys/kernel/random/boot_id > /run/boot && mount --bind /run/boot /proc/sys/kernel/random/boot_id",
+    );
     host.write(
         "/root/boot",
         &format!(
@@ -29,7 +31,10 @@ fn a_machine_is_back_when_another_boot_answers() {
     // It is away for two seconds.
     boots_by(&hosts[0], "sleep 0.2; down; sleep 2; other; /usr/sbin/sshd; sleep 1; touch /run/up");
     // Logins still work while it is on its way down.
-    boots_by(&hosts[1], "sleep 0.2; down; /usr/sbin/sshd; sleep 3; down; other; sleep 1; /usr/sbin/sshd; touch /run/up");
+    boots_by(
+        &hosts[1],
+        "sleep 0.2; down; /usr/sbin/sshd; sleep 3; down; other; sleep 1; /usr/sbin/sshd; touch /run/up",
+    );
     // It stays away.
     boots_by(&hosts[2], "sleep 0.2; down");
     controller.write(

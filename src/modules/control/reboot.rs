@@ -201,7 +201,10 @@ mod tests {
                 .filter_map(|action| if let Op::Wait(wait) = &action.op { Some(wait) } else { None })
                 .collect();
             let [wait] = waits.as_slice() else { panic!("{waits:?}") };
-            assert_eq!((wait.path.as_deref(), wait.present, wait.timeout), (Some("/run/libvirt/qemu/win8.pid"), false, 7));
+            assert_eq!(
+                (wait.path.as_deref(), wait.present, wait.timeout),
+                (Some("/run/libvirt/qemu/win8.pid"), false, 7)
+            );
             let said = wait.message.clone().unwrap();
             assert!(said.contains("the guest win8 still runs after 7 s"), "{said}");
             let asks = |action: &crate::change::Action| matches!(&action.op, Op::Run(run) if run.argv[3] == "shutdown");
