@@ -152,6 +152,11 @@ impl Connection {
         error
     }
 
+    /// Nobody waits for it any more when it is dropped: a new connection takes its place, and this one may be dead.
+    pub fn forsake(&mut self) {
+        self.begun = false;
+    }
+
     fn gone(&mut self, why: &str) -> Error {
         self.begun = false;
         let words = self.pipe.last_words();
