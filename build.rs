@@ -18,7 +18,6 @@ fn main() {
                 .flag("-fno-asynchronous-unwind-tables")
                 .flag("-ffunction-sections")
                 .flag("-fdata-sections")
-                .flag_if_supported("-fno-builtin")
                 .compile("leave_out");
         }
     }

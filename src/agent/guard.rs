@@ -42,6 +42,8 @@ const TICK: Duration = Duration::from_millis(50);
 const START: Duration = Duration::from_secs(10);
 /// Until systemd must have started it; where it may not (SELinux, a home that services can't see), this agent does.
 const UNIT: Duration = Duration::from_secs(3);
+/// Looks whether there is a watch are over by then.
+const LOOKS: Duration = Duration::from_millis(500);
 /// Until a watch that is over must be gone.
 const GONE: Duration = Duration::from_secs(2);
 /// Longest that putting back may take.
@@ -309,7 +311,8 @@ pub fn watch(folder: &Path) -> io::Result<()> {
     let watch: Watch = serde_json::from_reader(io::BufReader::new(File::open(folder.join(PLAN))?))?;
     let until = Instant::now() + Duration::from_secs(watch.seconds);
     let watching = File::create(folder.join(WATCHING))?;
-    if flock(&watching, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+    // Who only looks has it for a moment; who has it for longer is another watch over this.
+    if !is_soon(LOOKS, || flock(&watching, FlockOperation::NonBlockingLockExclusive) != Err(Errno::WOULDBLOCK)) {
         return Ok(());
     }
     // The agent has the lock, and gives it to all of its run. Without it the watch is still better than none.

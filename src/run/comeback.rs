@@ -29,7 +29,7 @@ impl HostRun<'_> {
         let timeout = number("timeout").or_else(|| number("reboot_timeout")).unwrap_or(TIMEOUT);
         let begun = Instant::now();
         let until = begun + Duration::from_secs(timeout);
-        self.link = None;
+        self.forsake();
         let mut last = Error::failed("it was not asked yet");
         loop {
             if Instant::now() + PAUSE > until {

@@ -10,7 +10,7 @@ use super::link::Link;
 use crate::agent::CONFIRM;
 use crate::agent::protocol::{self, Outcome, Reply, Status};
 use crate::host::Error;
-use crate::inventory::Connection as Reach;
+use crate::inventory::{Connection as Reach, ConnectionKind};
 use crate::report::{Event, TaskId};
 
 /// After so long a silence on the old connection a new one is tried.
@@ -49,6 +49,7 @@ impl HostRun<'_> {
                 Ok(Some(reply)) => tell(reply),
                 Ok(None) => {
                     if let Ok(Some((link, outcome))) = self.say_it(watched, asked) {
+                        self.forsake();
                         self.link = Some(link);
                         return Ok(outcome);
                     }
@@ -58,7 +59,7 @@ impl HostRun<'_> {
                 }
             }
         }
-        self.link = None;
+        self.forsake();
         loop {
             let text = format!("comes back over a new connection to confirm {}", watched.token);
             self.shared.sink.event(Event::Progress { id: id.clone(), text });
@@ -78,6 +79,13 @@ impl HostRun<'_> {
                 .hint("it was to put the old network back by itself; look at its console if it stays away"));
             }
             std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Leaves a connection that may be dead.
+    pub(super) fn forsake(&mut self) {
+        if let Some(mut link) = self.link.take() {
+            link.forsake();
         }
     }
 
@@ -109,7 +117,12 @@ impl HostRun<'_> {
         let reach = self.reach.as_ref().ok_or_else(|| Error::failed("the host has no connection"))?;
         let longest = u32::try_from(longest.as_secs()).unwrap_or(u32::MAX);
         let timeout = Some(reach.timeout.map_or(longest, |timeout| timeout.min(longest)));
-        self.open_link_to(&Reach { timeout, retries: Some(0), ..reach.clone() })
+        let mut reach = Reach { timeout, retries: Some(0), ..reach.clone() };
+        if reach.kind == ConnectionKind::OpenSsh {
+            // A master that lingers (ControlPersist) would carry it over the old connection. The first word counts.
+            reach.ssh_arguments.insert(0, ("ansible_ssh_common_args", "-o ControlPath=none".into()));
+        }
+        self.open_link_to(&reach)
     }
 
     /// Can this host be come back to over a new connection?

@@ -105,6 +105,11 @@ impl Link {
         let _ = self.connection.send(&Request::Stop);
     }
 
+    /// Nobody waits for this connection any more when it is dropped: a new one takes its place.
+    pub fn forsake(&mut self) {
+        self.connection.forsake();
+    }
+
     /// What is sent from now on is not part of what was dropped.
     pub fn new_chain(&mut self) {
         self.chain += 1;

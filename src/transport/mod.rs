@@ -40,6 +40,8 @@ pub struct Connection {
     mode: Mode,
     /// Something was done there that the machine's journal tells of: it also has to tell how the run ended.
     begun: bool,
+    /// Why the agent refused the machine: whatever is asked of it after that has the same answer.
+    refused: Option<Error>,
 }
 
 /// As long is waited for a machine to write down how the run ended.
@@ -68,7 +70,7 @@ impl Connection {
     /// When it is gone already: the host is unreachable then.
     pub fn over(pipe: impl Pipe + 'static, hello: Hello) -> Result<Connection, Error> {
         let pipe: Box<dyn Pipe> = Box::new(pipe);
-        let mut connection = Connection { pipe, ready: None, mode: hello.mode, begun: false };
+        let mut connection = Connection { pipe, ready: None, mode: hello.mode, begun: false, refused: None };
         connection.send(&Request::Hello(hello))?;
         Ok(connection)
     }
@@ -78,11 +80,14 @@ impl Connection {
     /// # Errors
     /// When the agent is gone.
     pub fn send(&mut self, request: &Request) -> Result<(), Error> {
+        if let Some(error) = &self.refused {
+            return Err(error.clone());
+        }
         match self.pipe.send(request) {
             Ok(()) => Ok(()),
             // An agent that refused says why before it goes.
             Err(_) if self.ready.is_none() => match self.pipe.receive(None) {
-                Ok(Some(Reply::Refused { error })) => Err(error),
+                Ok(Some(Reply::Refused { error })) => Err(self.refused(error)),
                 _ => Err(self.gone("it closed the connection")),
             },
             Err(error) => Err(self.gone(&error.to_string())),
@@ -94,10 +99,13 @@ impl Connection {
     /// # Errors
     /// When the agent is gone, or refuses the machine.
     pub fn receive(&mut self, until: Option<Instant>) -> Result<Option<Reply>, Error> {
+        if let Some(error) = &self.refused {
+            return Err(error.clone());
+        }
         loop {
             match self.pipe.receive(until) {
                 Ok(Some(Reply::Ready { boot, .. })) => self.ready = Some(Ready { boot }),
-                Ok(Some(Reply::Refused { error })) => return Err(error),
+                Ok(Some(Reply::Refused { error })) => return Err(self.refused(error)),
                 Ok(Some(reply)) => {
                     if let Reply::Done { outcome, .. } = &reply {
                         let done = matches!(outcome.status, Status::Changed | Status::Failed);
@@ -122,7 +130,7 @@ impl Connection {
         while self.ready.is_none() {
             match self.pipe.receive(Some(until)) {
                 Ok(Some(Reply::Ready { boot, .. })) => self.ready = Some(Ready { boot }),
-                Ok(Some(Reply::Refused { error })) => return Err(error),
+                Ok(Some(Reply::Refused { error })) => return Err(self.refused(error)),
                 Ok(Some(_)) => return Err(Error::failed("the agent did not greet back")),
                 Ok(None) => return Err(self.gone("it closed the connection")),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
@@ -137,6 +145,16 @@ impl Connection {
     /// What it said when it greeted back, where it has.
     pub fn greeted(&self) -> Option<&Ready> {
         self.ready.as_ref()
+    }
+
+    fn refused(&mut self, error: Error) -> Error {
+        self.refused = Some(error.clone());
+        error
+    }
+
+    /// Nobody waits for it any more when it is dropped: a new connection takes its place, and this one may be dead.
+    pub fn forsake(&mut self) {
+        self.begun = false;
     }
 
     fn gone(&mut self, why: &str) -> Error {
