@@ -32,6 +32,13 @@ pub struct Session {
     stop: Stop,
     /// The watch over the task under way.
     armed: Option<Armed>,
+<<<<<<< HEAD
+=======
+    /// It has been said here how one ended, so its files can go.
+    guarded: bool,
+    /// What is done goes on over another connection, to another agent.
+    handed_over: bool,
+>>>>>>> undo
     /// When the task under way is stopped.
     until: Option<Instant>,
     /// It has been said here how one ended, so its files can go.
@@ -58,7 +65,23 @@ impl Session {
         inbox: Inbox,
         stop: Stop,
     ) -> Session {
+<<<<<<< HEAD
         Session { machine, mode, journal, pins, unpacked, inbox, stop, armed: None, until: None, guarded: false }
+=======
+        Session {
+            machine,
+            mode,
+            journal,
+            pins,
+            unpacked,
+            inbox,
+            stop,
+            armed: None,
+            guarded: false,
+            handed_over: false,
+            until: None,
+        }
+>>>>>>> undo
     }
 
     /// Which boot of the machine this is.
@@ -75,7 +98,8 @@ impl Session {
 
     /// The controller says that the run is over.
     pub fn end(&mut self) {
-        if let Some(journal) = &mut self.journal {
+        // Who has handed the run over may hear this long after the one that ended it.
+        if let Some(journal) = self.journal.as_mut().filter(|_| !self.handed_over) {
             journal.end();
         }
         if let Some(state) = self.machine.state_folder().filter(|_| self.mode == Mode::Apply && self.guarded) {
@@ -101,6 +125,7 @@ impl Session {
         {
             (outcome.status, outcome.error) = (Status::Failed, Some(error));
         }
+        self.handed_over = outcome.guard.is_some();
         if outcome.status == Status::Failed
             && let Some(journal) = &mut self.journal
         {
