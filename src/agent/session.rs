@@ -32,17 +32,12 @@ pub struct Session {
     stop: Stop,
     /// The watch over the task under way.
     armed: Option<Armed>,
-<<<<<<< HEAD
-=======
     /// It has been said here how one ended, so its files can go.
     guarded: bool,
     /// What is done goes on over another connection, to another agent.
     handed_over: bool,
->>>>>>> undo
     /// When the task under way is stopped.
     until: Option<Instant>,
-    /// It has been said here how one ended, so its files can go.
-    guarded: bool,
 }
 
 impl Drop for Session {
@@ -65,9 +60,6 @@ impl Session {
         inbox: Inbox,
         stop: Stop,
     ) -> Session {
-<<<<<<< HEAD
-        Session { machine, mode, journal, pins, unpacked, inbox, stop, armed: None, until: None, guarded: false }
-=======
         Session {
             machine,
             mode,
@@ -81,7 +73,6 @@ impl Session {
             handed_over: false,
             until: None,
         }
->>>>>>> undo
     }
 
     /// Which boot of the machine this is.
