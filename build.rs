@@ -10,8 +10,9 @@ fn main() {
         println!("cargo:rerun-if-changed=src/no_unwinding.ld");
         println!("cargo:rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
         println!("cargo:rustc-link-arg-bins=-Wl,-T,{folder}/src/no_unwinding.ld");
-        // An OpenSSL built along (`bundled-openssl`) is of another version, and none that this was tried with.
-        if std::env::var_os("CARGO_FEATURE_BUNDLED_OPENSSL").is_none() {
+        // What can be left out was found out with this version; of any other (one built along is one, too) nothing is, and
+        // the program is only larger.
+        if std::env::var_os("CARGO_FEATURE_BUNDLED_OPENSSL").is_none() && is_openssl_3_0() {
             println!("cargo:rerun-if-changed=src/transport/ssh/leave_out.c");
             cc::Build::new()
                 .file("src/transport/ssh/leave_out.c")
@@ -21,4 +22,9 @@ fn main() {
                 .compile("leave_out");
         }
     }
+}
+
+fn is_openssl_3_0() -> bool {
+    let output = std::process::Command::new("pkg-config").args(["--modversion", "libcrypto"]).output();
+    output.is_ok_and(|output| output.stdout.starts_with(b"3.0."))
 }
