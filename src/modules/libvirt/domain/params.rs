@@ -18,7 +18,10 @@ pub enum State {
     /// Defined and running.
     #[serde(alias = "started")]
     Running,
-    /// Defined and not running: it is asked to shut down, never forced.
+    /// Defined and paused: its CPUs stand still, its memory stays.
+    #[serde(alias = "suspended")]
+    Paused,
+    /// Defined and not running: it is asked to shut down, and forced only with `force`.
     #[serde(alias = "shutoff", alias = "stopped")]
     Shutdown,
     /// Not defined. Disks stay; a running guest is refused.
@@ -33,14 +36,27 @@ pub enum State {
 pub struct LibvirtDomain {
     /// The guest's name.
     pub name: Text,
-    /// `present` (default: defined, neither started nor stopped), `running`, `shutdown` or `absent`.
+    /// `present` (default: defined, neither started nor stopped), `running`, `paused`, `shutdown` or `absent`.
     #[serde(default)]
     pub state: State,
+    /// While it runs: change what can be changed without a restart (drives, network cards, host devices, media, memory
+    /// within its limit, …). Without it, and for all else, `restart_required` says what waits. No by default.
+    #[serde(default)]
+    pub live: Flag,
+    /// With `state: shutdown`: seconds that it has to shut down by itself; 180 by default.
+    pub shutdown_timeout: Option<u64>,
+    /// With `state: shutdown`: pull the plug when it has not shut down in that time, or when it can't (it has crashed);
+    /// with `state: running`, start anew a guest that has crashed. What was not on its disks is lost. No by default.
+    #[serde(default)]
+    pub force: Flag,
     /// Starts with the host? Left alone unless given.
     pub autostart: Option<Flag>,
     /// With `state: absent`: remove the UEFI variables too. They are kept by default.
     #[serde(default)]
     pub remove_nvram: Flag,
+    /// With `state: absent`: remove the state of its emulated TPM too. It is kept by default.
+    #[serde(default)]
+    pub remove_tpm: Flag,
     /// The hypervisor: `kvm` (default) or `qemu` (emulation).
     #[serde(rename = "type")]
     pub kind: Option<String>,
