@@ -7,6 +7,7 @@ mod virt;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -70,28 +71,92 @@ fn open_regular(path: &str) -> Result<fs::File> {
     fs::File::open(path).map_err(io("read", path))
 }
 
+fn stat_of(metadata: &fs::Metadata) -> Stat {
+    let kind = match metadata.file_type() {
+        kind if kind.is_file() => FileKind::File,
+        kind if kind.is_dir() => FileKind::Folder,
+        kind if kind.is_symlink() => FileKind::Link,
+        _ => FileKind::Other,
+    };
+    Stat {
+        kind,
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        size: metadata.len(),
+        mtime: metadata.mtime(),
+    }
+}
+
+/// What the kernel says of a path; that nothing is there is no error.
+fn looked(path: &str, answer: std::io::Result<fs::Metadata>) -> Result<Option<Stat>> {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    match answer {
+        Ok(metadata) => Ok(Some(stat_of(&metadata))),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            Err(Error::failed(format!("too many links on the way to {path}")))
+        }
+        Err(error) => Err(Error::io("look at", path, &error)),
+    }
+}
+
+/// A path that means the same wherever this process stands.
+fn absolute(path: &str) -> Result<&str> {
+    if path.starts_with('/') { Ok(path) } else { Err(Error::failed(format!("`{path}` is not an absolute path"))) }
+}
+
+/// Without a slash or a dot at its end: the kernel would follow a link there, and would mind a file.
+fn without_end(path: &str) -> &str {
+    let mut rest = path;
+    while let Some(shorter) = rest.strip_suffix('/').or_else(|| rest.strip_suffix("/.")) {
+        rest = shorter;
+    }
+    if rest.is_empty() { "/" } else { rest }
+}
+
 impl Host for Live {
     fn raw_lstat(&self, path: &str) -> Result<Option<Stat>> {
-        use std::io::ErrorKind::{NotADirectory, NotFound};
-        let metadata = match fs::symlink_metadata(path) {
-            Ok(metadata) => metadata,
-            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(None),
-            Err(error) => return Err(Error::io("look at", path, &error)),
-        };
-        let kind = match metadata.file_type() {
-            kind if kind.is_file() => FileKind::File,
-            kind if kind.is_dir() => FileKind::Folder,
-            kind if kind.is_symlink() => FileKind::Link,
-            _ => FileKind::Other,
-        };
-        Ok(Some(Stat {
-            kind,
-            mode: metadata.mode() & 0o7777,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-            size: metadata.len(),
-            mtime: metadata.mtime(),
-        }))
+        looked(path, fs::symlink_metadata(path))
+    }
+
+    // Here the kernel follows links, at once; facts alone ask for more than a thousand files.
+    fn stat(&self, path: &str) -> Result<Option<Stat>> {
+        let path = without_end(absolute(path)?);
+        looked(path, fs::metadata(path))
+    }
+
+    fn lstat(&self, path: &str) -> Result<Option<Stat>> {
+        self.raw_lstat(without_end(absolute(path)?))
+    }
+
+    fn read_link(&self, path: &str) -> Result<Option<String>> {
+        self.raw_link(without_end(absolute(path)?))
+    }
+
+    fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        match self.stat(path)? {
+            None => Ok(None),
+            Some(Stat { kind: FileKind::Folder, .. }) => Err(Error::failed(format!("{path} is a folder, not a file"))),
+            // A pipe would block for ever, a device may have no end.
+            Some(Stat { kind: FileKind::Other, .. }) => Err(Error::failed(format!("{path} is not a regular file"))),
+            Some(_) => fs::read(without_end(path)).map(Some).map_err(io("read", path)),
+        }
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<String>> {
+        match self.stat(path)? {
+            Some(Stat { kind: FileKind::Folder, .. }) => self.raw_list(path),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn real_path(&self, path: &str) -> Result<String> {
+        // The kernel only knows paths to something that is there.
+        match fs::canonicalize(absolute(path)?).map(std::path::PathBuf::into_os_string).map(OsString::into_string) {
+            Ok(Ok(real)) => Ok(real),
+            _ => super::resolve(self, path, true),
+        }
     }
 
     fn raw_read_link(&self, path: &str) -> Result<String> {
@@ -232,4 +297,68 @@ impl Machine for Live {
 fn getent(database: &str, name: &str) -> Result<Option<String>> {
     let output = command::run(&["getent", "--", database, name], QUERY_TIME)?;
     Ok((output.code == 0).then(|| output.stdout.lines().next().unwrap_or("").to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::host::Overlay;
+
+    /// The kernel's way through links is the one that a plan's overlay takes by itself.
+    #[test]
+    fn links_lead_where_they_lead_in_a_plan() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("real/deep")).unwrap();
+        fs::write(at("real/deep/file"), "one\ntwo\n").unwrap();
+        for (target, name) in [
+            ("real", "short"),
+            ("deep/file", "real/inner"),
+            ("../short/deep", "real/round"),
+            ("nowhere", "dangling"),
+            ("loop", "loop"),
+            ("/dev/null", "device"),
+        ] {
+            symlink(target, at(name)).unwrap();
+        }
+        let (live, plan) = (Live::new(), Overlay::new(Live::new()));
+        for way in [
+            "real",
+            "real/",
+            "real/.",
+            "short",
+            "short/",
+            "short/deep/..",
+            "short/inner",
+            "short/inner/",
+            "real/round",
+            "real/round/file",
+            "short/round/../deep/file",
+            "dangling",
+            "dangling/x",
+            "loop",
+            "loop/x",
+            "device",
+            "real/deep/file/x",
+            "real/deep/file/",
+            "missing",
+            "missing/x",
+            "",
+            ".",
+            "//real//deep",
+        ] {
+            let path = format!("{}/{way}", folder.path().display());
+            assert_eq!(live.stat(&path).ok(), plan.stat(&path).ok(), "stat {path}");
+            assert_eq!(live.read(&path).ok(), plan.read(&path).ok(), "read {path}");
+            assert_eq!(live.lstat(&path).ok(), plan.lstat(&path).ok(), "lstat {path}");
+            assert_eq!(live.read_link(&path).ok(), plan.read_link(&path).ok(), "read_link {path}");
+            assert_eq!(live.list(&path).ok(), plan.list(&path).ok(), "list {path}");
+            assert_eq!(live.real_path(&path).ok(), plan.real_path(&path).ok(), "real_path {path}");
+        }
+        let looped = format!("{}/loop", folder.path().display());
+        assert!(live.stat(&looped).unwrap_err().to_string().contains("too many links"));
+        assert!(live.stat("etc/passwd").is_err() && live.read("etc/passwd").is_err());
+    }
 }
