@@ -7,9 +7,9 @@ mod virt;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -101,6 +101,52 @@ fn looked(path: &str, answer: std::io::Result<fs::Metadata>) -> Result<Option<St
     }
 }
 
+fn utf8_link(path: &str, target: std::path::PathBuf) -> Result<String> {
+    target
+        .into_os_string()
+        .into_string()
+        .map_err(|_| Error::failed(format!("the link {path} points to a name that is not UTF-8")))
+}
+
+fn is_folder(path: &str) -> Error {
+    Error::failed(format!("{path} is a folder, not a file"))
+}
+
+/// A file of sysfs, where nothing but folders, links and regular files can be: nobody needs to look before opening. What
+/// fits into a page comes at one read (kernel: Documentation/filesystems/sysfs.rst).
+fn attribute(path: &str) -> Result<Option<Vec<u8>>> {
+    let mut file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) => {
+            // What is there and can't be opened is an error, whatever the kernel calls it.
+            return match looked(path, fs::metadata(path))? {
+                None => Ok(None),
+                Some(_) => Err(Error::io("read", path, &error)),
+            };
+        }
+    };
+    let mut bytes = vec![0; 4096];
+    match file.read(&mut bytes) {
+        Ok(read) if read < bytes.len() => bytes.truncate(read),
+        Ok(_) => {
+            file.read_to_end(&mut bytes).map_err(io("read", path))?;
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => return Err(is_folder(path)),
+        Err(error) => return Err(Error::io("read", path, &error)),
+    }
+    Ok(Some(bytes))
+}
+
+/// Where the kernel comes to when it follows this path, if it tells.
+fn opened_path(path: &str) -> Option<String> {
+    use rustix::fs::{Mode, OFlags};
+    let opened = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let real =
+        fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).ok()?.into_os_string().into_string().ok()?;
+    // Something that is gone by now, or stands outside of this root, has a name that is no path.
+    (real.starts_with('/') && !real.ends_with(" (deleted)")).then_some(real)
+}
+
 /// A path that means the same wherever this process stands.
 fn absolute(path: &str) -> Result<&str> {
     if path.starts_with('/') { Ok(path) } else { Err(Error::failed(format!("`{path}` is not an absolute path"))) }
@@ -120,6 +166,16 @@ impl Host for Live {
         looked(path, fs::symlink_metadata(path))
     }
 
+    fn raw_link(&self, path: &str) -> Result<Option<String>> {
+        use std::io::ErrorKind::{InvalidInput, NotADirectory, NotFound};
+        match fs::read_link(path) {
+            Ok(target) => utf8_link(path, target).map(Some),
+            // EINVAL: something that is no link.
+            Err(error) if matches!(error.kind(), InvalidInput | NotADirectory | NotFound) => Ok(None),
+            Err(error) => Err(Error::io("read the link", path, &error)),
+        }
+    }
+
     // Here the kernel follows links, at once; facts alone ask for more than a thousand files.
     fn stat(&self, path: &str) -> Result<Option<Stat>> {
         let path = without_end(absolute(path)?);
@@ -135,12 +191,16 @@ impl Host for Live {
     }
 
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        let path = without_end(absolute(path)?);
+        if path.starts_with("/sys/") {
+            return attribute(path);
+        }
         match self.stat(path)? {
             None => Ok(None),
-            Some(Stat { kind: FileKind::Folder, .. }) => Err(Error::failed(format!("{path} is a folder, not a file"))),
+            Some(Stat { kind: FileKind::Folder, .. }) => Err(is_folder(path)),
             // A pipe would block for ever, a device may have no end.
             Some(Stat { kind: FileKind::Other, .. }) => Err(Error::failed(format!("{path} is not a regular file"))),
-            Some(_) => fs::read(without_end(path)).map(Some).map_err(io("read", path)),
+            Some(_) => fs::read(path).map(Some).map_err(io("read", path)),
         }
     }
 
@@ -153,18 +213,14 @@ impl Host for Live {
 
     fn real_path(&self, path: &str) -> Result<String> {
         // The kernel only knows paths to something that is there.
-        match fs::canonicalize(absolute(path)?).map(std::path::PathBuf::into_os_string).map(OsString::into_string) {
-            Ok(Ok(real)) => Ok(real),
-            _ => super::resolve(self, path, true),
+        match opened_path(absolute(path)?) {
+            Some(real) => Ok(real),
+            None => super::resolve(self, path, true),
         }
     }
 
     fn raw_read_link(&self, path: &str) -> Result<String> {
-        let target = fs::read_link(path).map_err(io("read the link", path))?;
-        target
-            .into_os_string()
-            .into_string()
-            .map_err(|_| Error::failed(format!("the link {path} points to a name that is not UTF-8")))
+        utf8_link(path, fs::read_link(path).map_err(io("read the link", path))?)
     }
 
     fn raw_read(&self, path: &str) -> Result<Vec<u8>> {
@@ -360,5 +416,19 @@ mod tests {
         let looped = format!("{}/loop", folder.path().display());
         assert!(live.stat(&looped).unwrap_err().to_string().contains("too many links"));
         assert!(live.stat("etc/passwd").is_err() && live.read("etc/passwd").is_err());
+    }
+
+    #[test]
+    fn attributes_are_read_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        for size in [0, 1, 4095, 4096, 4097, 9000] {
+            let content: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+            fs::write(at("file"), &content).unwrap();
+            assert_eq!(attribute(&at("file")).unwrap(), Some(content), "{size}");
+        }
+        assert_eq!(attribute(&at("missing")).unwrap(), None);
+        assert_eq!(attribute(&at("file/below")).unwrap(), None);
+        assert!(attribute(&at("")).unwrap_err().to_string().contains("is a folder"));
     }
 }
