@@ -108,6 +108,18 @@ fn utf8_link(path: &str, target: std::path::PathBuf) -> Result<String> {
         .map_err(|_| Error::failed(format!("the link {path} points to a name that is not UTF-8")))
 }
 
+fn names(path: &str, entries: fs::ReadDir) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in entries {
+        // A name that is not UTF-8 can't be said in a playbook either, so nothing here asks for it.
+        if let Ok(name) = entry.map_err(io("list", path))?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 fn is_folder(path: &str) -> Error {
     Error::failed(format!("{path} is a folder, not a file"))
 }
@@ -205,9 +217,14 @@ impl Host for Live {
     }
 
     fn list(&self, path: &str) -> Result<Vec<String>> {
-        match self.stat(path)? {
-            Some(Stat { kind: FileKind::Folder, .. }) => self.raw_list(path),
-            _ => Ok(Vec::new()),
+        use std::io::ErrorKind::{NotADirectory, NotFound};
+        match fs::read_dir(absolute(path)?) {
+            Ok(entries) => names(path, entries),
+            Err(error) if matches!(error.kind(), NotADirectory | NotFound) => Ok(Vec::new()),
+            Err(error) => match self.stat(path)? {
+                Some(Stat { kind: FileKind::Folder, .. }) => Err(Error::io("list", path, &error)),
+                _ => Ok(Vec::new()),
+            },
         }
     }
 
@@ -230,15 +247,7 @@ impl Host for Live {
     }
 
     fn raw_list(&self, path: &str) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(path).map_err(io("list", path))? {
-            // A name that is not UTF-8 can't be said in a playbook either, so nothing here asks for it.
-            if let Ok(name) = entry.map_err(io("list", path))?.file_name().into_string() {
-                names.push(name);
-            }
-        }
-        names.sort();
-        Ok(names)
+        names(path, fs::read_dir(path).map_err(io("list", path))?)
     }
 
     fn raw_xattrs(&self, path: &str) -> Result<Vec<(String, Vec<u8>)>> {
