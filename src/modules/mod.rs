@@ -2,6 +2,8 @@
 
 pub mod boot;
 pub mod control;
+#[cfg(test)]
+mod distributions;
 pub mod files;
 pub mod libvirt;
 pub mod network;

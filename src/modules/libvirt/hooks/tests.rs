@@ -112,7 +112,7 @@ fn call(folder: &Path, arguments: &[&str]) -> Output {
 #[test]
 fn the_dispatcher_runs_what_it_should() {
     let folder = tempfile::tempdir().unwrap();
-    let say = "#!/bin/sh\necho \"$0: $* $(cat)\" | sed 's|.*/||'\n";
+    let say = "#!/bin/sh\necho \"${0##*/}: $* $(cat)\"\n";
     let fail = "#!/bin/sh\necho failing\nexit 3\n";
     real(
         folder.path(),
