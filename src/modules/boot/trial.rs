@@ -575,4 +575,6 @@ pub fn mismatch(host: &dyn Host, marks: &Marks) -> Result<Option<String>> {
 }
 
 #[cfg(test)]
+mod real;
+#[cfg(test)]
 mod tests;

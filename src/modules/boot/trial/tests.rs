@@ -41,7 +41,7 @@ fn el7() -> Machine {
     made(&el7_files())
 }
 
-fn debian() -> Machine {
+pub(super) fn debian() -> Machine {
     machine(&[
         ("/etc/os-release", os("debian", "12")),
         ("/etc/default/grub", samples::DEBIAN_DEFAULT),
@@ -93,7 +93,7 @@ fn arch() -> Machine {
     ])
 }
 
-fn put(host: &Machine, path: &str, text: &str) {
+pub(super) fn put(host: &Machine, path: &str, text: &str) {
     let effect = Effect::File { path: path.into(), content: Some(text.into()), mode: None };
     predict(host, &Op::Run(Run::new(["test"], vec![effect]))).unwrap();
 }
@@ -294,7 +294,8 @@ fn without_a_trial_when_it_is_said() {
 
 #[test]
 fn what_can_not_be_tried_is_refused() {
-    let refused = |change: &dyn Fn(&mut Vec<(String, String)>)| {
+    type Files = Vec<(String, String)>;
+    let refused = |change: &dyn Fn(&mut Files)| {
         let mut files = el7_files();
         change(&mut files);
         let host = made(&files);
@@ -303,7 +304,7 @@ fn what_can_not_be_tried_is_refused() {
         assert!(error.to_string().contains("trial: false"), "{error}");
         error.message
     };
-    let set = |files: &mut Vec<(String, String)>, path: &str, text: &str| {
+    let set = |files: &mut Files, path: &str, text: &str| {
         files.retain(|(other, _)| other != path);
         files.push((path.into(), text.into()));
     };
