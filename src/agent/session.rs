@@ -241,7 +241,8 @@ impl Session {
                 }
             }
             self.do_actions(task, &plan, outcome, tell)?;
-            if plan.act {
+            // What follows a boot is asked of the agent that the new boot starts.
+            if plan.act || (outcome.rebooted && self.mode == Mode::Apply && !self.machine.is_recorded()) {
                 break;
             }
             staged = plan.staged;
