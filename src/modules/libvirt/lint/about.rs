@@ -109,8 +109,7 @@ fn known<T>(read: Result<T>) -> Option<T> {
 /// # Errors
 /// When libvirt's guests can't be read: two of them that start with the host must not go unseen.
 pub fn about(host: &dyn Host, name: &str, domain: &Element, wish: &Wish) -> Result<About> {
-    let mut about =
-        About { os: wish.os.map(str::to_string), autostart: Some(wish.autostart), ..About::default() };
+    let mut about = About { os: wish.os.map(str::to_string), autostart: Some(wish.autostart), ..About::default() };
     let claimed = claims(domain);
     if !claimed.is_empty() {
         about.others = Some(others(host, name, &claimed)?);
@@ -403,4 +402,135 @@ fn machines(host: &dyn Host, domain: &Element, current: Option<&Element>) -> Opt
         })
         .collect();
     (!found.is_empty()).then_some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{Model, Virt};
+    use crate::modules::libvirt::lint::{check, plan, rules};
+    use crate::modules::libvirt::xml::parse;
+    use crate::modules::vfio::fixture::Box1;
+
+    const GUEST: &str = "<domain type='kvm'><name>g</name><memory unit='GiB'>64</memory><vcpu>2</vcpu>
+        <memoryBacking><hugepages/></memoryBacking>
+        <cputune><vcpupin vcpu='0' cpuset='1'/><vcpupin vcpu='1' cpuset='9'/></cputune>
+        <numatune><memory mode='strict' nodeset='1'/></numatune><cpu mode='host-passthrough'/>
+        <devices><memballoon model='none'/>
+        <hostdev mode='subsystem' type='pci' managed='no'><source><address bus='0x82' slot='0'/></source></hostdev>
+        <hostdev mode='subsystem' type='usb'><source><vendor id='0x046d'/><product id='0xc52b'/></source></hostdev>
+        <interface type='bridge'><source bridge='br1'/></interface>
+        <interface type='network'><source network='lan'/></interface>
+        <disk type='volume'><source pool='fast' volume='v'/></disk>
+        <tpm model='tpm-crb'><backend type='emulator'/></tpm></devices></domain>";
+
+    fn seed() -> Box1 {
+        let mut seed = Box1::seed();
+        seed.put("/proc/meminfo", "MemTotal:       33554432 kB\nHugepagesize:       2048 kB\n")
+            .put("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "1024\n")
+            .put("/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages", "1024\n")
+            .put("/sys/devices/system/node/node1/cpulist", "1,3\n")
+            .put("/sys/devices/system/node/node1/meminfo", "Node 1 MemTotal:       16777216 kB\n")
+            .put("/sys/devices/system/cpu/online", "0-3\n")
+            .put("/sys/devices/system/cpu/cpu1/topology/thread_siblings_list", "1,3\n")
+            .put("/sys/bus/usb/devices/1-1/idVendor", "046d\n")
+            .put("/sys/bus/usb/devices/1-1/idProduct", "c077\n")
+            .put("/sys/class/net/br0/bridge/stp_state", "0\n")
+            .put("/etc/libvirt/qemu.conf", "")
+            .put("/usr/bin/ls", "x");
+        seed
+    }
+
+    fn wish() -> Wish<'static> {
+        Wish::default()
+    }
+
+    #[test]
+    fn everything_is_read_of_a_machine() {
+        let domain = parse(GUEST).unwrap();
+        let about = about(&seed().make(), "g", &domain, &wish()).unwrap();
+        assert_eq!(about.memory, Some(32 << 30));
+        assert_eq!(about.functions.as_ref().map(|all| all.len() > 10), Some(true));
+        // The card, its audio, and nothing of other groups.
+        assert_eq!(about.pci.as_ref().map(Vec::len), Some(2));
+        let mut found: Vec<&str> = check(&domain, &about).into_iter().map(|finding| finding.rule).collect();
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(
+            found,
+            [
+                "bridge-missing",
+                "card-incomplete",
+                "cpu-missing",
+                "cpu-siblings",
+                "cpu-node",
+                "device-missing",
+                "driver-not-vfio",
+                "group-not-viable",
+                "hugepages",
+                "memory-host",
+                "memory-node",
+                "network-missing",
+                "pool-missing",
+                "swtpm-missing",
+            ]
+            .into_iter()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn of_a_machine_that_says_nothing_nothing_is_held_against_the_guest() {
+        let host = crate::host::overlay::testing::machine(&[("/etc/os-release", "ID=debian\nVERSION_ID=12\n")]);
+        let domain = parse(GUEST).unwrap();
+        let found = check(&domain, &about(&host, "g", &domain, &wish()).unwrap());
+        assert_eq!(found, []);
+    }
+
+    #[test]
+    fn the_iommu_is_looked_at_without_its_groups() {
+        let domain = parse(GUEST).unwrap();
+        let off = about(&Box1::seed().iommu_off().make(), "g", &domain, &wish()).unwrap();
+        assert_eq!(off.iommu.map(|iommu| iommu.on), Some(false));
+        let mut unmapped = Box1::seed();
+        unmapped.put("/sys/class/iommu/dmar0/intel-iommu/ecap", "f42\n");
+        let read = about(&unmapped.make(), "g", &domain, &wish()).unwrap().iommu.unwrap();
+        assert_eq!((read.on, read.interrupts), (true, Some(false)));
+        unmapped.put("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y\n");
+        let read = about(&unmapped.make(), "g", &domain, &wish()).unwrap().iommu.unwrap();
+        assert_eq!(read.interrupts, Some(true));
+        let mut reserved = Box1::seed();
+        reserved.put("/sys/kernel/iommu_groups/38/reserved_regions", "0x0 0xf direct-relaxable\n0x1 0x2 direct\n");
+        assert!(about(&reserved.make(), "g", &domain, &wish()).unwrap().iommu.unwrap().reserved.contains(&38));
+    }
+
+    #[test]
+    fn words_that_libvirt_has_printed_itself_are_none_that_it_does_not_know() {
+        let host = seed().make();
+        let newer = parse("<domain><name>g</name><devices><watchdog model='newer'/></devices></domain>").unwrap();
+        let error = plan(&host, "g", &newer, &wish()).unwrap_err();
+        assert!(error.message.contains("`newer` is no model"), "{error}");
+        let kept = Wish { current: Some(&newer), ..wish() };
+        assert_eq!(plan(&host, "g", &newer, &kept).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn other_guests_count_when_they_claim_the_same() {
+        let host = seed().make();
+        let other = GUEST.replace("<name>g", "<name>h");
+        let virt = Virt { xml: other, autostart: true, ..Virt::default() };
+        host.put_virt(VirtKind::Domain, "h", Some(virt)).unwrap();
+        let apart =
+            Virt { xml: GUEST.replace("0x82", "0x83").replace("046d", "1111"), autostart: true, ..Virt::default() };
+        host.put_virt(VirtKind::Domain, "apart", Some(apart)).unwrap();
+        let domain = parse(GUEST).unwrap();
+        let error = plan(&host, "g", &domain, &Wish { autostart: true, ..wish() }).unwrap_err();
+        assert!(error.message.contains("h claims 0000:82:00.0, 046d:c52b too"), "{error}");
+        assert!(!error.message.contains("apart"), "{error}");
+        let silence = [rules::DEVICE_SHARED_AUTOSTART.name.to_string()];
+        let silenced = Wish { autostart: true, silence: &silence, ..wish() };
+        assert!(plan(&host, "g", &domain, &silenced).is_ok());
+    }
 }

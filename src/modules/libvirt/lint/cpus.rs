@@ -75,8 +75,7 @@ fn memory(scene: &mut Scene) {
         let of = |number: &u32| known.iter().find(|node| node.number == *number);
         let has: Option<u64> = nodes.iter().map(|number| of(number).map_or(Some(0), |node| node.memory)).sum();
         if let Some(has) = has.filter(|has| *has < wanted.0) {
-            let message =
-                format!("{wanted} are more memory than NUMA node {} has ({})", list(&nodes), rounded(has));
+            let message = format!("{wanted} are more memory than NUMA node {} has ({})", list(&nodes), rounded(has));
             let fix = "give it less, or `mode='preferred'` instead of strict";
             scene.say(MEMORY_NODE, "domain/numatune/memory@nodeset", message, fix);
         }
@@ -129,7 +128,8 @@ fn shared_memory(scene: &mut Scene) {
     let shared = if cells.is_empty() { access == Some("shared") } else { cells.iter().all(cell) };
     for device in scene.devices.clone() {
         let virtiofs = device.is("filesystem") && device.of("driver", "type") == Some("virtiofs");
-        let vhost = (device.is("interface") || device.is("disk")) && device.element.attribute("type") == Some("vhostuser");
+        let vhost =
+            (device.is("interface") || device.is("disk")) && device.element.attribute("type") == Some("vhostuser");
         if (virtiofs || vhost) && !shared {
             scene.say(
                 VIRTIOFS_MEMORY,
@@ -141,7 +141,11 @@ fn shared_memory(scene: &mut Scene) {
         if device.is("shmem")
             && let Some(size) = device.element.get("size")
         {
-            let bytes = size.text().parse::<u64>().ok().and_then(|n| n.checked_mul(unit(size.attribute("unit").unwrap_or("b"))?));
+            let bytes = size
+                .text()
+                .parse::<u64>()
+                .ok()
+                .and_then(|n| n.checked_mul(unit(size.attribute("unit").unwrap_or("b"))?));
             if let Some(bytes) = bytes.filter(|bytes| !bytes.is_power_of_two()) {
                 let fix = format!("write {}", Size(bytes.checked_next_power_of_two().unwrap_or(bytes)));
                 let message = format!("{}: {} is no power of two", device.label, Size(bytes));
@@ -184,7 +188,12 @@ fn topology(scene: &mut Scene) {
     let vcpus = vcpus(scene.domain);
     if let Some(product) = product.filter(|product| *product != vcpus) {
         let message = format!("its topology has {product} CPUs, and the guest has {vcpus}");
-        scene.say(VCPU_TOPOLOGY, "domain/cpu/topology", message, format!("give `vcpus: {product}`, or another topology"));
+        scene.say(
+            VCPU_TOPOLOGY,
+            "domain/cpu/topology",
+            message,
+            format!("give `vcpus: {product}`, or another topology"),
+        );
     }
 }
 
@@ -220,7 +229,9 @@ fn pinning(scene: &mut Scene) {
     }
     // vCPUs without a pin of their own run on the set of <vcpu>.
     let mine: BTreeSet<u32> = match each.values().flatten().copied().collect::<BTreeSet<u32>>() {
-        none if none.is_empty() => pins.iter().filter(|(p, _)| p == "domain/vcpu@cpuset").flat_map(|(_, c)| c).copied().collect(),
+        none if none.is_empty() => {
+            pins.iter().filter(|(p, _)| p == "domain/vcpu@cpuset").flat_map(|(_, c)| c).copied().collect()
+        }
         some => some,
     };
     nodes(scene, &mine);

@@ -53,11 +53,9 @@ fn place(address: &PciAddress) -> String {
 fn missing(scene: &mut Scene, claimed: &[Claim]) {
     for claim in claimed {
         let gone = match claim {
-            Claim::Pci(address) => scene
-                .about
-                .functions
-                .as_ref()
-                .is_some_and(|known| !known.is_empty() && !known.contains(address)),
+            Claim::Pci(address) => {
+                scene.about.functions.as_ref().is_some_and(|known| !known.is_empty() && !known.contains(address))
+            }
             Claim::Usb(vendor, product) => {
                 let optional = scene.all("hostdev").iter().any(|device| {
                     device.element.attribute("type") == Some("usb")
@@ -88,7 +86,8 @@ fn cards(scene: &mut Scene, given: &[PciAddress]) {
     let mut told: Vec<PciAddress> = Vec::new();
     for address in given {
         // Functions of a network card with virtual ones are devices of their own.
-        let alone = fact(scene, address).is_some_and(|device| device.physical_function.is_some() || device.is_network());
+        let alone =
+            fact(scene, address).is_some_and(|device| device.physical_function.is_some() || device.is_network());
         if alone || told.iter().any(|other| other.same_card(address)) {
             continue;
         }
@@ -209,20 +208,18 @@ fn error_43(scene: &mut Scene, given: &[PciAddress]) {
     if scene.windows.is_none() {
         return;
     }
-    let old = |id: u16| {
-        id < 0x0fc0 || matches!(id, 0x1040..=0x109f | 0x1140..=0x117f | 0x1200..=0x127f)
-    };
-    let card = given.iter().filter_map(|address| fact(scene, address)).find(|device| {
-        device.id.vendor == 0x10de && device.is_display() && old(device.id.device)
-    });
+    let old = |id: u16| id < 0x0fc0 || matches!(id, 0x1040..=0x109f | 0x1140..=0x117f | 0x1200..=0x127f);
+    let card = given
+        .iter()
+        .filter_map(|address| fact(scene, address))
+        .find(|device| device.id.vendor == 0x10de && device.is_display() && old(device.id.device));
     let Some(card) = card else { return };
     let features = scene.domain.get("features");
     let kvm = features.and_then(|features| features.get("kvm")).and_then(|kvm| kvm.get("hidden"));
     let hidden = is_on(kvm.and_then(|hidden| hidden.attribute("state")));
     let hyperv = features.and_then(|features| features.get("hyperv"));
-    let named = hyperv.is_none_or(|hyperv| {
-        hyperv.get("vendor_id").is_some_and(|vendor| is_on(vendor.attribute("state")))
-    });
+    let named =
+        hyperv.is_none_or(|hyperv| hyperv.get("vendor_id").is_some_and(|vendor| is_on(vendor.attribute("state"))));
     if !hidden || !named {
         let address = of_libvirt(card.address);
         scene.say(

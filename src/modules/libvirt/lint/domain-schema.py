@@ -121,7 +121,8 @@ def content(g, p, rule, seen=()):
     for c in kids(p):
         one = content(g, c, rule, seen)
         if one is None:
-            if optional: return Content()
+            # Left out it can be, but not where the very attribute stands there with another value.
+            if optional and not (tag(c) == 'attribute' and rule[0] in names(c)): return Content()
             return None
         out.add(one)
     return out

@@ -233,7 +233,8 @@ fn between(guest: &Guest, other: &Guest, other_name: &str, found: &mut Vec<Findi
 fn written<'a>(device: &'a super::scene::Device) -> Option<&'a str> {
     let element = device.element;
     let kind = element.attribute("device").unwrap_or("disk");
-    if !device.is("disk") || kind == "cdrom" || element.get("readonly").is_some() || element.get("shareable").is_some() {
+    if !device.is("disk") || kind == "cdrom" || element.get("readonly").is_some() || element.get("shareable").is_some()
+    {
         return None;
     }
     ["file", "dev"].iter().find_map(|name| device.of("source", name))

@@ -74,7 +74,9 @@ fn sockets(scene: &mut Scene) {
         None if count > 2 => scene.say(
             WINDOWS_SOCKETS,
             "domain/vcpu",
-            format!("without a topology its {count} virtual CPUs are {count} sockets, and Windows clients use two at most"),
+            format!(
+                "without a topology its {count} virtual CPUs are {count} sockets, and Windows clients use two at most"
+            ),
             format!("give `topology: {{cores: {count}}}`"),
         ),
         Some(topology) => {
@@ -146,9 +148,11 @@ fn eleven(scene: &mut Scene) {
         file.contains("secboot") || file.contains(".ms.") || file.contains("-ms-")
     });
     let secure = is_on(loader.and_then(|loader| loader.attribute("secure")));
-    let feature = os.get("firmware").into_iter().flat_map(|firmware| firmware.named("feature")).any(|feature| {
-        feature.attribute("name") == Some("secure-boot") && is_on(feature.attribute("enabled"))
-    });
+    let feature = os
+        .get("firmware")
+        .into_iter()
+        .flat_map(|firmware| firmware.named("feature"))
+        .any(|feature| feature.attribute("name") == Some("secure-boot") && is_on(feature.attribute("enabled")));
     // libvirt's own choice for firmware='efi' is what the descriptors put first, mostly without.
     if !secure && !feature && !by_name {
         scene.say(

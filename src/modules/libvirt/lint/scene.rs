@@ -118,9 +118,7 @@ fn own_name(device: &Element) -> Option<String> {
             .or_else(|| usb_source(device))
             .or_else(|| device.at(&["source", "address"])?.attribute("uuid").map(str::to_string)),
         "graphics" => device.attribute("type").map(str::to_string),
-        "controller" => {
-            Some(format!("{}.{}", device.attribute("type")?, device.attribute("index").unwrap_or("0")))
-        }
+        "controller" => Some(format!("{}.{}", device.attribute("type")?, device.attribute("index").unwrap_or("0"))),
         "filesystem" => child("target", "dir"),
         "shmem" => device.attribute("name").map(str::to_string),
         _ => None,

@@ -201,7 +201,12 @@ fn walk(
                 ),
                 None => format!("<{}> has no attribute `{name}`: libvirt drops it without a word", element.name),
             };
-            found.push((UNKNOWN_ATTRIBUTE, at(), message, advice_for_attribute(table, &words, element, place, name, value)));
+            found.push((
+                UNKNOWN_ATTRIBUTE,
+                at(),
+                message,
+                advice_for_attribute(table, &words, element, place, name, value),
+            ));
             continue;
         }
         let lists: Option<Vec<&Vec<&str>>> = known.map(|(_, values)| values.as_ref()).collect();
@@ -372,32 +377,72 @@ mod tests {
     /// What stands inside `<domain>`; where it is found, and a part of the way out.
     const WRONG: &[(&str, &str, &str, &str)] = &[
         ("<vpcu>4</vpcu>", "unknown-element", "domain/vpcu", "<vcpu>"),
-        ("<features><vendor_id state='on' value='x'/></features>", "unknown-element", "domain/features/vendor_id",
-            "domain/features/hyperv"),
-        ("<devices><tpm model='tpm-crb'><version>2.0</version></tpm></devices>", "unknown-element",
-            "domain/devices/tpm/version", "it is an attribute of <backend>"),
+        (
+            "<features><vendor_id state='on' value='x'/></features>",
+            "unknown-element",
+            "domain/features/vendor_id",
+            "domain/features/hyperv",
+        ),
+        (
+            "<devices><tpm model='tpm-crb'><version>2.0</version></tpm></devices>",
+            "unknown-element",
+            "domain/devices/tpm/version",
+            "it is an attribute of <backend>",
+        ),
         ("<features><topology cores='2'/></features>", "unknown-element", "domain/features/topology", "domain/cpu"),
         ("<memory units='GiB'>1</memory>", "unknown-attribute", "domain/memory@units", "`unit`"),
-        ("<devices><disk type='file' cache='none'><target dev='vda'/></disk></devices>", "unknown-attribute",
-            "domain/devices/disk[vda]@cache", "<driver cache='none'/>"),
-        ("<devices><disk type='block'><source file='/a'/><target dev='vda'/></disk></devices>", "unknown-attribute",
-            "domain/devices/disk[vda]/source@file", "`"),
-        ("<devices><interface type='bridge' model='virtio'/></devices>", "unknown-attribute",
-            "domain/devices/interface@model", "it is an element there"),
+        (
+            "<devices><disk type='file' cache='none'><target dev='vda'/></disk></devices>",
+            "unknown-attribute",
+            "domain/devices/disk[vda]@cache",
+            "<driver cache='none'/>",
+        ),
+        (
+            "<devices><disk type='block'><source file='/a'/><target dev='vda'/></disk></devices>",
+            "unknown-attribute",
+            "domain/devices/disk[vda]/source@file",
+            "`",
+        ),
+        (
+            "<devices><interface type='bridge' model='virtio'/></devices>",
+            "unknown-attribute",
+            "domain/devices/interface@model",
+            "it is an element there",
+        ),
         ("<on_crash>destory</on_crash>", "unknown-value", "domain/on_crash", "`destroy`"),
-        ("<devices><disk type='file'><driver name='qemu' cache='non'/><target dev='vda'/></disk></devices>",
-            "unknown-value", "domain/devices/disk[vda]/driver@cache", "`none`"),
-        ("<devices><video><model type='cirus'/></video></devices>", "unknown-value", "domain/devices/video/model@type",
-            "`cirrus`"),
+        (
+            "<devices><disk type='file'><driver name='qemu' cache='non'/><target dev='vda'/></disk></devices>",
+            "unknown-value",
+            "domain/devices/disk[vda]/driver@cache",
+            "`none`",
+        ),
+        (
+            "<devices><video><model type='cirus'/></video></devices>",
+            "unknown-value",
+            "domain/devices/video/model@type",
+            "`cirrus`",
+        ),
         ("<devices><watchdog model='i6300'/></devices>", "unknown-value", "domain/devices/watchdog@model", "i6300esb"),
         ("<devices><input type='tablet' bus='ubs'/></devices>", "unknown-value", "domain/devices/input@bus", "`usb`"),
-        ("<devices><controller type='usb' model='xhci'/></devices>", "unknown-value",
-            "domain/devices/controller[usb.0]@model", "`"),
+        (
+            "<devices><controller type='usb' model='xhci'/></devices>",
+            "unknown-value",
+            "domain/devices/controller[usb.0]@model",
+            "`",
+        ),
         ("<clock offset='utc'><timer name='hpett'/></clock>", "unknown-value", "domain/clock/timer@name", "`hpet`"),
-        ("<features><hyperv><relaxed state='yes'/></hyperv></features>", "unknown-value",
-            "domain/features/hyperv/relaxed@state", "one of off, on"),
-        ("<features><hyperv><relaxd state='on'/></hyperv></features>", "unknown-element",
-            "domain/features/hyperv/relaxd", "<relaxed>"),
+        (
+            "<features><hyperv><relaxed state='yes'/></hyperv></features>",
+            "unknown-value",
+            "domain/features/hyperv/relaxed@state",
+            "one of off, on",
+        ),
+        (
+            "<features><hyperv><relaxd state='on'/></hyperv></features>",
+            "unknown-element",
+            "domain/features/hyperv/relaxd",
+            "<relaxed>",
+        ),
         ("<features><smm state='yes'/></features>", "unknown-value", "domain/features/smm@state", "one of off, on"),
     ];
 
@@ -451,7 +496,8 @@ mod tests {
         let newer = NEWER.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(' '));
         let wanted: usize = words.chain(newer.map(|(_, words)| words)).map(children).sum();
         let have: usize = table.states.iter().flat_map(State::words).map(|words| words.children.len()).sum();
-        let wild = table.states.iter().flat_map(State::words).flat_map(|w| &w.children).filter(|(n, _)| *n == "*").count();
+        let wild =
+            table.states.iter().flat_map(State::words).flat_map(|w| &w.children).filter(|(n, _)| *n == "*").count();
         assert_eq!(have - wild, wanted);
         for state in &table.states {
             for (name, at) in state.words().flat_map(|words| &words.children) {

@@ -288,7 +288,11 @@ fn what_a_machine_tells() {
             "<os><type machine='pc-q35-rhel9.4.0'>hvm</type></os>".to_string(),
             "<os><type machine='pc-q35-7.2'>hvm</type></os>".to_string(),
         ),
-        (DEVICE_MISSING, "{<hostdev mode='subsystem' type='pci'><source><address bus='0x83' slot='0'/></source></hostdev>}".into(), "{$G}".into()),
+        (
+            DEVICE_MISSING,
+            "{<hostdev mode='subsystem' type='pci'><source><address bus='0x83' slot='0'/></source></hostdev>}".into(),
+            "{$G}".into(),
+        ),
         (DEVICE_MISSING, usb("c52c", ""), usb("c52b", "")),
         (DEVICE_MISSING, usb("c52c", ""), usb("c52c", " startupPolicy='optional'")),
         (CARD_INCOMPLETE, "{$G}".into(), "{$G$A}".into()),
@@ -379,10 +383,13 @@ fn what_another_machine_tells() {
     first.pci.as_mut().unwrap()[0].boot_vga = Some(true);
     assert!(has(&first, both, BOOT_DISPLAY));
     // Bridges, devices without a driver and those that wait for vfio-pci do not keep a group.
-    for (driver, class, waits, viable) in
-        [("igb", 0x02_0000, false, false), ("pcieport", 0x06_0400, false, true), ("", 0x02_0000, false, true),
-         ("igb", 0x02_0000, true, true), ("vfio-pci", 0x02_0000, false, true)]
-    {
+    for (driver, class, waits, viable) in [
+        ("igb", 0x02_0000, false, false),
+        ("pcieport", 0x06_0400, false, true),
+        ("", 0x02_0000, false, true),
+        ("igb", 0x02_0000, true, true),
+        ("vfio-pci", 0x02_0000, false, true),
+    ] {
         let mut crowded = machine();
         let mut other = device("83:00.0", class, (0x8086, 0x1521), driver, 38);
         other.driver_override = waits.then(|| "vfio-pci".to_string());

@@ -55,21 +55,80 @@ const NICS: &[&str] = &[
 /// QEMU's keyboard layouts (pc-bios/keymaps).
 const KEYMAPS: &[&str] = &[
     "ar", "bepo", "cz", "da", "de", "de-ch", "en-gb", "en-us", "es", "et", "fi", "fo", "fr", "fr-be", "fr-ca", "fr-ch",
-    "hr", "hu", "is", "it", "ja", "lt", "lv", "mk", "nl", "nl-be", "no", "pl", "pt", "pt-br", "ru", "sl", "sv", "th", "tr",
+    "hr", "hu", "is", "it", "ja", "lt", "lv", "mk", "nl", "nl-be", "no", "pl", "pt", "pt-br", "ru", "sl", "sv", "th",
+    "tr",
 ];
 
 /// libvirt's x86 models (its cpu_map up to 11.3), without the versions (`-v2`) that it has of most.
 const CPUS: &[&str] = &[
-    "486", "Broadwell", "Broadwell-IBRS", "Broadwell-noTSX", "Broadwell-noTSX-IBRS", "Cascadelake-Server",
-    "Cascadelake-Server-noTSX", "ClearwaterForest", "Conroe", "Cooperlake", "Denverton", "Dhyana", "DiamondRapids", "EPYC",
-    "EPYC-Genoa", "EPYC-IBPB", "EPYC-Milan", "EPYC-Rome", "EPYC-Turin", "GraniteRapids", "Haswell", "Haswell-IBRS",
-    "Haswell-noTSX", "Haswell-noTSX-IBRS", "Icelake-Client", "Icelake-Client-noTSX", "Icelake-Server",
-    "Icelake-Server-noTSX", "IvyBridge", "IvyBridge-IBRS", "KnightsMill", "Nehalem", "Nehalem-IBRS", "Opteron_G1",
-    "Opteron_G2", "Opteron_G3", "Opteron_G4", "Opteron_G5", "Penryn", "SandyBridge", "SandyBridge-IBRS", "SapphireRapids",
-    "SierraForest", "Skylake-Client", "Skylake-Client-IBRS", "Skylake-Client-noTSX-IBRS", "Skylake-Server",
-    "Skylake-Server-IBRS", "Skylake-Server-noTSX-IBRS", "Snowridge", "Westmere", "Westmere-IBRS", "YongFeng", "athlon",
-    "core2duo", "coreduo", "cpu64-rhel5", "cpu64-rhel6", "kvm32", "kvm64", "n270", "pentium", "pentium2", "pentium3",
-    "pentiumpro", "phenom", "qemu32", "qemu64",
+    "486",
+    "Broadwell",
+    "Broadwell-IBRS",
+    "Broadwell-noTSX",
+    "Broadwell-noTSX-IBRS",
+    "Cascadelake-Server",
+    "Cascadelake-Server-noTSX",
+    "ClearwaterForest",
+    "Conroe",
+    "Cooperlake",
+    "Denverton",
+    "Dhyana",
+    "DiamondRapids",
+    "EPYC",
+    "EPYC-Genoa",
+    "EPYC-IBPB",
+    "EPYC-Milan",
+    "EPYC-Rome",
+    "EPYC-Turin",
+    "GraniteRapids",
+    "Haswell",
+    "Haswell-IBRS",
+    "Haswell-noTSX",
+    "Haswell-noTSX-IBRS",
+    "Icelake-Client",
+    "Icelake-Client-noTSX",
+    "Icelake-Server",
+    "Icelake-Server-noTSX",
+    "IvyBridge",
+    "IvyBridge-IBRS",
+    "KnightsMill",
+    "Nehalem",
+    "Nehalem-IBRS",
+    "Opteron_G1",
+    "Opteron_G2",
+    "Opteron_G3",
+    "Opteron_G4",
+    "Opteron_G5",
+    "Penryn",
+    "SandyBridge",
+    "SandyBridge-IBRS",
+    "SapphireRapids",
+    "SierraForest",
+    "Skylake-Client",
+    "Skylake-Client-IBRS",
+    "Skylake-Client-noTSX-IBRS",
+    "Skylake-Server",
+    "Skylake-Server-IBRS",
+    "Skylake-Server-noTSX-IBRS",
+    "Snowridge",
+    "Westmere",
+    "Westmere-IBRS",
+    "YongFeng",
+    "athlon",
+    "core2duo",
+    "coreduo",
+    "cpu64-rhel5",
+    "cpu64-rhel6",
+    "kvm32",
+    "kvm64",
+    "n270",
+    "pentium",
+    "pentium2",
+    "pentium3",
+    "pentiumpro",
+    "phenom",
+    "qemu32",
+    "qemu64",
 ];
 
 /// All rules of this room.
@@ -93,7 +152,12 @@ pub fn check(scene: &mut Scene) {
         }
         if device.is("hostdev") && device.of("driver", "name") == Some("kvm") {
             let message = format!("{}: the driver `kvm` has long been gone", device.label);
-            scene.say(LEGACY_ASSIGNMENT, format!("{}/driver@name", device.place), message, "write <driver name='vfio'/>");
+            scene.say(
+                LEGACY_ASSIGNMENT,
+                format!("{}/driver@name", device.place),
+                message,
+                "write <driver name='vfio'/>",
+            );
         }
     }
     cpu(scene);
@@ -110,7 +174,8 @@ fn cpu(scene: &mut Scene) {
         _ => &model,
     };
     if !CPUS.contains(&base) {
-        let fix = near(base, CPUS).unwrap_or_else(|| "`cpu: host-passthrough` gives the guest the host's own".to_string());
+        let fix =
+            near(base, CPUS).unwrap_or_else(|| "`cpu: host-passthrough` gives the guest the host's own".to_string());
         scene.say(UNKNOWN_CPU_MODEL, "domain/cpu/model", format!("libvirt knows no CPU model `{model}`"), fix);
     }
 }

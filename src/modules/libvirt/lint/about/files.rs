@@ -31,7 +31,7 @@ struct Qemu {
 }
 
 /// Types of folders that the policy lets no guest enter: people's homes, and what has no type of its own.
-const CLOSED: [&str; 6] = ["admin_home_t", "user_home_dir_t", "user_home_t", "default_t", "unlabeled_t", "cert_t"];
+const CLOSED: [&str; 5] = ["admin_home_t", "user_home_dir_t", "user_home_t", "default_t", "unlabeled_t"];
 
 /// Files that a guest names, and whether it also writes them.
 pub fn named(domain: &Element) -> Vec<String> {
@@ -269,14 +269,14 @@ mod tests {
             host.put_folder(folder, Attributes { mode: 0o755, uid: 0, gid: 0 }).unwrap();
         }
         host.put_folder("/srv/img/own", Attributes { mode, uid, gid: 36 }).unwrap();
-        let effect =
-            Effect::File { path: "/srv/img/own/a.qcow2".into(), content: Some("x".into()), mode: Some(0o600) };
+        let effect = Effect::File { path: "/srv/img/own/a.qcow2".into(), content: Some("x".into()), mode: Some(0o600) };
         predict(&host, &Op::Run(Run::new(["t"], vec![effect]))).unwrap();
         host
     }
 
     fn reach_of(host: &Machine, path: &str) -> Option<Reach> {
-        let domain = parse(&format!("<domain><devices><disk><source file='{path}'/></disk></devices></domain>")).unwrap();
+        let domain =
+            parse(&format!("<domain><devices><disk><source file='{path}'/></disk></devices></domain>")).unwrap();
         let mut paths = BTreeMap::new();
         read(host, &domain, &mut paths);
         paths.remove(path)
@@ -314,7 +314,9 @@ mod tests {
     #[test]
     fn access_lists_as_the_kernel_writes_them() {
         let mut value = vec![2, 0, 0, 0];
-        for (tag, rights, id) in [(1u16, 7u16, u32::MAX), (2, 1, 107), (4, 0, u32::MAX), (0x10, 1, u32::MAX), (0x20, 0, u32::MAX)] {
+        for (tag, rights, id) in
+            [(1u16, 7u16, u32::MAX), (2, 1, 107), (4, 0, u32::MAX), (0x10, 1, u32::MAX), (0x20, 0, u32::MAX)]
+        {
             value.extend(tag.to_le_bytes());
             value.extend(rights.to_le_bytes());
             value.extend(id.to_le_bytes());

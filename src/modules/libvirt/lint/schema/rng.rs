@@ -124,7 +124,8 @@ impl Walk<'_> {
         let words: Vec<&Words> =
             states.iter().filter_map(|at| self.table.states.get(*at)).flat_map(State::words).collect();
         for (name, values) in &inside.attributes {
-            let mut known = words.iter().flat_map(|words| &words.attributes).filter(|(other, _)| other == name).peekable();
+            let mut known =
+                words.iter().flat_map(|words| &words.attributes).filter(|(other, _)| other == name).peekable();
             if known.peek().is_none() {
                 self.missing.push(format!("{way}@{name}"));
                 continue;
