@@ -113,6 +113,9 @@ pub struct LibvirtDomain {
     /// More of libvirt's XML: elements as they stand inside `<domain>`. Those inside `<devices>` are added to the devices,
     /// others are merged into the element of the same name.
     pub xml: Option<String>,
+    /// Checks that this guest is spared, by the names of their rules (docs/lint-rules.md), such as `[open-display]`.
+    #[serde(default)]
+    pub silence: List<String>,
 }
 
 /// Which firmware.
