@@ -3,10 +3,11 @@
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use crate::host::{Family, Host, Result};
+use crate::host::{Family, FileKind, Host, Result};
 
 /// Where they are; a file in a later folder masks one of the same name in an earlier one, an empty one hides it. (libvirt
-/// reads a third folder only for guests of a user's own session.)
+/// reads a third folder only for guests of a user's own session.) As in libvirt, every file counts whose name does not begin
+/// with a dot, whatever it ends in.
 const FOLDERS: [&str; 2] = ["/usr/share/qemu/firmware", "/etc/qemu/firmware"];
 
 /// What a firmware must be able to do.
@@ -14,7 +15,8 @@ const FOLDERS: [&str; 2] = ["/usr/share/qemu/firmware", "/etc/qemu/firmware"];
 pub struct Wish {
     /// The guest's machine type: `q35`, `pc` or an exact one.
     pub machine: String,
-    /// Must it enforce Secure Boot?
+    /// Must it enforce Secure Boot? One that can is not chosen for a guest that must not, as with libvirt's
+    /// `<feature enabled='no' name='secure-boot'/>`.
     pub secure_boot: bool,
     /// Must Microsoft's keys be in its variables, or not be? `None`: no matter.
     pub enrolled_keys: Option<bool>,
@@ -85,31 +87,48 @@ impl Descriptor {
         let target = |target: &Target| {
             target.architecture == "x86_64" && target.machines.iter().any(|pattern| fits(pattern, &wish.machine))
         };
-        let secure = if wish.secure_boot {
-            self.has("secure-boot")
-        } else {
-            // What needs SMM would not start in a guest without it.
-            !self.has("requires-smm")
-        };
-        let keys = match wish.enrolled_keys {
-            Some(keys) => self.has("enrolled-keys") == keys,
-            None => wish.secure_boot || !self.has("enrolled-keys"),
-        };
+        let secure = self.has("secure-boot") == wish.secure_boot;
+        // What needs SMM would not start in a guest without it; and a guest that is told that its variables are safe needs
+        // SMM to keep them so (libvirt: `loader secure='yes'`).
+        let secure = secure && self.has("requires-smm") == wish.secure_boot;
+        let keys = wish.enrolled_keys.is_none_or(|keys| self.has("enrolled-keys") == keys);
         self.interface_types.iter().any(|kind| kind == "uefi") && self.targets.iter().any(target) && secure && keys
     }
 }
 
 /// Does a machine type fit a pattern such as `pc-q35-*`? An alias stands for any version.
 fn fits(pattern: &str, machine: &str) -> bool {
-    let machine = match machine {
+    let family = match machine {
         "q35" => "pc-q35-",
         "pc" => "pc-i440fx-",
-        exact => exact,
+        exact => return glob(pattern.as_bytes(), exact.as_bytes()),
     };
-    match pattern.strip_suffix('*') {
-        Some(begin) => machine.starts_with(begin),
-        None => pattern == machine,
+    let fixed = pattern.find(['*', '?']).map_or(pattern, |end| pattern.get(..end).unwrap_or_default());
+    pattern == machine || fixed.starts_with(family) || (fixed.len() < pattern.len() && family.starts_with(fixed))
+}
+
+/// `*` is anything and `?` one character, as GLib's patterns have it, which libvirt uses.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    // Where the last `*` stood, and how far the text was then.
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(byte) = text.get(t) {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(one) if one == byte || *one == b'?' => (p, t) = (p + 1, t + 1),
+            _ => match star {
+                Some((at, from)) => {
+                    star = Some((at, from + 1));
+                    (p, t) = (at + 1, from + 1);
+                }
+                None => return false,
+            },
+        }
     }
+    pattern.get(p..).is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
 }
 
 /// Descriptors with their paths.
@@ -120,8 +139,9 @@ fn all(host: &dyn Host) -> Result<(Valid, Vec<String>)> {
     let mut paths: IndexMap<String, String> = IndexMap::new();
     for folder in FOLDERS {
         for name in host.list(folder)? {
-            if name.ends_with(".json") && !name.starts_with('.') {
-                paths.insert(name.clone(), format!("{folder}/{name}"));
+            let path = format!("{folder}/{name}");
+            if !name.starts_with('.') && host.stat(&path)?.is_some_and(|stat| stat.kind == FileKind::File) {
+                paths.insert(name, path);
             }
         }
     }
@@ -256,7 +276,8 @@ mod tests {
             ("/usr/share/qemu/firmware/20-secure.json", secure.as_str()),
             ("/usr/share/qemu/firmware/40-plain.json", plain.as_str()),
             ("/usr/share/qemu/firmware/50-second.json", second.as_str()),
-            ("/usr/share/qemu/firmware/README", "x"),
+            ("/usr/share/qemu/firmware/.hidden.json", "x"),
+            ("/usr/share/qemu/firmware/folder/", ""),
         ];
         let chosen = |host: &dyn Host, machine, secure| {
             choose(host, &wish(machine, secure)).unwrap().map(|firmware| firmware.loader)
