@@ -96,15 +96,44 @@ impl Descriptor {
     }
 }
 
-/// Does a machine type fit a pattern such as `pc-q35-*`? An alias stands for any version.
+/// What the names of all versions of an alias begin with.
+fn family(machine: &str) -> Option<&'static str> {
+    match machine {
+        "q35" => Some("pc-q35-"),
+        "pc" => Some("pc-i440fx-"),
+        _ => None,
+    }
+}
+
+/// Does a machine type fit a pattern such as `pc-q35-*`? An alias fits where every version of it does.
 fn fits(pattern: &str, machine: &str) -> bool {
-    let family = match machine {
-        "q35" => "pc-q35-",
-        "pc" => "pc-i440fx-",
-        exact => return glob(pattern.as_bytes(), exact.as_bytes()),
-    };
+    match family(machine) {
+        Some(family) => pattern == machine || is_for_all(pattern, family),
+        None => glob(pattern.as_bytes(), machine.as_bytes()),
+    }
+}
+
+fn is_for_all(pattern: &str, family: &str) -> bool {
+    pattern.strip_suffix('*').is_some_and(|begin| family.starts_with(begin))
+}
+
+/// Does this pattern fit some versions of an alias and others not?
+fn is_for_some(pattern: &str, family: &str) -> bool {
     let fixed = pattern.find(['*', '?']).map_or(pattern, |end| pattern.get(..end).unwrap_or_default());
-    pattern == machine || fixed.starts_with(family) || (fixed.len() < pattern.len() && family.starts_with(fixed))
+    !is_for_all(pattern, family) && (fixed.starts_with(family) || (fixed != pattern && family.starts_with(fixed)))
+}
+
+/// The version that an alias stands for here, as libvirt knows it; asked only where it makes a difference.
+fn version_of(host: &dyn Host, machine: &str, descriptors: &Valid) -> Result<Option<String>> {
+    let Some(family) = family(machine) else { return Ok(None) };
+    let mut patterns = descriptors.iter().flat_map(|(_, one)| &one.targets).flat_map(|target| &target.machines);
+    if !patterns.any(|pattern| is_for_some(pattern, family)) {
+        return Ok(None);
+    }
+    let argv = ["virsh", "-q", "-c", super::URI, "domcapabilities", "--arch", "x86_64", "--machine", machine];
+    let said = host.query(&argv)?.filter(|output| output.code == 0);
+    let capabilities = said.and_then(|output| super::xml::parse(&output.stdout).ok());
+    Ok(capabilities.and_then(|all| all.text_at(&["machine"])).filter(|version| version.starts_with(family)))
 }
 
 /// `*` is anything and `?` one character, as GLib's patterns have it, which libvirt uses.
@@ -174,8 +203,10 @@ pub fn broken(host: &dyn Host) -> Result<Vec<String>> {
 /// Trouble reading the machine.
 pub fn choose(host: &dyn Host, wish: &Wish) -> Result<Option<Firmware>> {
     let (descriptors, _) = all(host)?;
+    let machine = version_of(host, &wish.machine, &descriptors)?.unwrap_or_else(|| wish.machine.clone());
+    let exact = Wish { machine, ..wish.clone() };
     for (path, descriptor) in &descriptors {
-        if let Some((code, vars)) = descriptor.split().filter(|_| descriptor.serves(wish)) {
+        if let Some((code, vars)) = descriptor.split().filter(|_| descriptor.serves(&exact)) {
             return Ok(Some(Firmware {
                 loader: code.filename.clone(),
                 nvram_template: vars.filename.clone(),
@@ -295,6 +326,27 @@ mod tests {
         let local = descriptor("local", "");
         earlier.push(("/etc/qemu/firmware/30-local.json", local.as_str()));
         assert_eq!(chosen(&machine(&earlier), "q35", false).as_deref(), Some("/local"));
+    }
+
+    #[test]
+    fn patterns_as_glib_has_them() {
+        for (pattern, machine, fit) in [
+            ("pc-q35-*", "q35", true),
+            ("pc-*", "q35", true),
+            ("*", "pc", true),
+            ("q35", "q35", true),
+            ("pc-q35-2.?", "q35", false),
+            ("pc-q35-2.?", "pc-q35-2.4", true),
+            ("pc-q35-2.?", "pc-q35-2.10", false),
+            ("*440fx*", "pc-i440fx-7.2", true),
+            ("pc-i440fx-*.0", "pc-i440fx-7.0", true),
+            ("pc-i440fx-*.0", "pc-i440fx-7.2", false),
+            ("microvm", "pc", false),
+        ] {
+            assert_eq!(fits(pattern, machine), fit, "{pattern} {machine}");
+        }
+        assert!(is_for_some("pc-q35-2.?", "pc-q35-") && is_for_some("*-7.2", "pc-q35-"));
+        assert!(!is_for_some("pc-q35-*", "pc-q35-") && !is_for_some("microvm", "pc-q35-"));
     }
 
     #[test]

@@ -108,7 +108,15 @@ impl LibvirtNetwork {
     }
 
     fn merge(&self, wanted: &Element, absent: &[&str], current: &Element, last: Option<&Element>) -> threeway::Merged {
-        let mut merged = threeway::merge(&Network, wanted, current, last);
+        let mut current = current.clone();
+        let mode = current.get("forward").map_or("isolated", |forward| forward.attribute("mode").unwrap_or("nat"));
+        let had_a_bridge = matches!(mode, "nat" | "route" | "open" | "isolated");
+        if had_a_bridge == self.has_no_bridge_of_its_own() {
+            // A bridge of libvirt's own and one that the host has are two things, and what libvirt filled in of the one
+            // (name, MAC, spanning tree) it refuses of the other.
+            current.retain(|child| !matches!(child.name.as_str(), "bridge" | "mac"));
+        }
+        let mut merged = threeway::merge(&Network, wanted, &current, last);
         for name in absent {
             let gone: Vec<String> = merged.xml.named(name).map(threeway::describe).collect();
             merged.changes.extend(gone.into_iter().map(|before| threeway::Change {
@@ -117,6 +125,12 @@ impl LibvirtNetwork {
                 after: None,
             }));
             merged.xml.retain(|child| child.name != *name);
+        }
+        // libvirt prints the first card here too, and refuses another one.
+        if let Some(forward) = merged.xml.get_mut("forward")
+            && let Some(first) = forward.get("interface").and_then(|card| card.attribute("dev")).map(str::to_string)
+        {
+            forward.set("dev", first);
         }
         merged
     }

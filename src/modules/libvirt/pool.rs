@@ -113,7 +113,7 @@ impl Rules for Pool {
         matches!((way, attribute, value), (["source", "format"], "type", "auto" | "unknown"))
     }
     fn is_kept(&self, way: &[&str], attribute: Option<&str>) -> bool {
-        matches!((way, attribute), (["source", "format"] | ["source", "name"] | ["target", ..] | ["target"], _))
+        matches!((way, attribute), (["source", "format"] | ["source", "name"] | ["target", ..], _))
     }
     fn words(&self, way: &[String], attribute: Option<&str>) -> String {
         let names: Vec<&str> = way.iter().map(String::as_str).collect();

@@ -61,6 +61,17 @@ fn take_apart(network: &Element) -> (Vec<Unit>, Element) {
     let mut rest = network.clone();
     rest.retain(|child| child.name != "metadata");
     rest.unset("connections");
+    if let Some(forward) = rest.get_mut("forward") {
+        // What libvirt fills in when it starts a network: the ports of translation, and the first card once more.
+        let usual = |port: &Element| port.attribute("start") == Some("1024") && port.attribute("end") == Some("65535");
+        if let Some(nat) = forward.get_mut("nat") {
+            nat.retain(|child| child.name != "port" || !usual(child));
+        }
+        forward.retain(|child| child.name != "nat" || !child.nodes.is_empty() || !child.attributes.is_empty());
+        if forward.get("interface").is_some() {
+            forward.unset("dev");
+        }
+    }
     take(&mut Vec::new(), &mut rest, None, &mut units);
     (units, rest)
 }
@@ -230,7 +241,9 @@ mod tests {
         assert_eq!(updates, Vec::<String>::new());
         assert_eq!(waits, ["mtu", "ip address", "domain"]);
         let text = "<forward mode='nat'><interface dev='a' connections='1'/></forward><ip address='1'><dhcp/></ip>";
-        let (updates, waits) = between(text, &text.replace("<dhcp/>", "").replace(" connections='1'", ""));
+        let filled = text.replace("<dhcp/>", "").replace(" connections='1'", "").replace("mode='nat'", "mode='nat' dev='a'");
+        let filled = filled.replace("</forward>", "<nat><port start='1024' end='65535'/></nat></forward>");
+        let (updates, waits) = between(text, &filled);
         assert_eq!((updates.len(), waits.len()), (0, 0));
     }
 }

@@ -63,7 +63,7 @@ impl LibvirtNetwork {
             None => absent.push("forward"),
         }
         if self.has_no_bridge_of_its_own() {
-            absent.extend(["ip", "domain"]);
+            absent.extend(["ip", "domain", "dns", "mtu"]);
         }
         let bridge = Element::new("bridge")
             .with_some("name", self.bridge.as_ref())
@@ -109,7 +109,8 @@ impl LibvirtNetwork {
         Ok((root, absent))
     }
 
-    fn has_no_bridge_of_its_own(&self) -> bool {
+    /// Does libvirt make no bridge for it?
+    pub(super) fn has_no_bridge_of_its_own(&self) -> bool {
         !matches!(self.mode, Mode::Nat | Mode::Route | Mode::Open | Mode::Isolated)
     }
 
@@ -126,8 +127,11 @@ impl LibvirtNetwork {
                     "mode {name} has no addresses of its own: leave address, dhcp, domain and dns out"
                 )));
             }
-            if self.mode != Mode::Bridge && (self.bridge.is_some() || self.mtu.is_some()) {
-                return wrong("this mode has no bridge: leave bridge and mtu out");
+            if self.mode != Mode::Bridge && self.bridge.is_some() {
+                return wrong("this mode has no bridge: leave `bridge` out");
+            }
+            if self.mtu.is_some() || self.mac.is_some() || self.stp.is_some() || self.delay.is_some() {
+                return wrong("libvirt makes no bridge in this mode: leave mtu, mac, stp and delay out");
             }
         } else if self.dhcp.is_some() && self.address.is_none() {
             return wrong("dhcp needs an address of the host: give `address`");
@@ -171,10 +175,6 @@ impl LibvirtNetwork {
         if let Some(card) = &self.physical_function {
             forward.set("managed", yes_no(self.managed));
             forward = forward.child(Element::new("pf").with("dev", card));
-        }
-        if let Some(first) = self.cards.first() {
-            // libvirt prints the first one here too.
-            forward.set("dev", first.as_str());
         }
         for card in self.cards.iter() {
             forward = forward.child(Element::new("interface").with("dev", card));
