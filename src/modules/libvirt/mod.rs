@@ -3,6 +3,7 @@
 pub mod daemon;
 pub mod descriptors;
 pub mod domain;
+pub mod import;
 pub mod network;
 pub mod ovmf;
 pub mod qemu_conf;
