@@ -27,6 +27,11 @@ fn the_modules_reference_is_current() {
 }
 
 #[test]
+fn the_rules_of_guests_are_current() {
+    is_current("lint-rules.md", &vfio_provision::modules::libvirt::lint::page());
+}
+
+#[test]
 fn the_events_schema_is_current() {
     is_current("events.schema.json", &told(&["schema", "events"]));
 }

@@ -4,6 +4,7 @@ pub mod daemon;
 pub mod descriptors;
 pub mod domain;
 pub mod import;
+pub mod lint;
 pub mod network;
 pub mod ovmf;
 pub mod qemu_conf;
