@@ -72,7 +72,8 @@ pub fn ask(parameters: &serde_json::Value, host: &dyn Host) -> Result<Plan> {
         }
     }
     let mut plan = Plan::nothing();
-    let value = serde_json::to_value(&things).map_err(|error| Error::failed(format!("can't tell what there is: {error}")))?;
+    let value =
+        serde_json::to_value(&things).map_err(|error| Error::failed(format!("can't tell what there is: {error}")))?;
     plan.set("things", value);
     Ok(plan)
 }
@@ -105,7 +106,7 @@ mod tests {
     #[test]
     fn what_there_is() {
         let host = machine(&[]);
-        let virt = |xml: &str| Virt { xml: xml.into(), active: true, autostart: true };
+        let virt = |xml: &str| Virt { xml: xml.into(), active: true, autostart: true, ..Virt::default() };
         host.put_virt(VirtKind::Domain, "a", Some(virt("<domain/>"))).unwrap();
         host.put_virt(VirtKind::Network, "n", Some(virt("<network/>"))).unwrap();
         let things = |parameters| -> Things {

@@ -185,10 +185,9 @@ fn comments(guest: &Imported) -> Comments {
 /// A file for `host_vars`.
 fn host_vars(host: &str, guests: &[Imported], things: &Things, asked: &Asked) -> Result<String, Vec<Diagnostic>> {
     let mut out = format!("# What libvirt has on {host}, as `vfio-provision domain import --all` found it.\n");
-    for (kind, module, list, all) in [
-        ("network", "libvirt_network", "networks", &things.networks),
-        ("pool", "libvirt_pool", "pools", &things.pools),
-    ] {
+    for (kind, module, list, all) in
+        [("network", "libvirt_network", "networks", &things.networks), ("pool", "libvirt_pool", "pools", &things.pools)]
+    {
         let (simple, others) = accepted(module, all, asked)?;
         if !simple.is_empty() {
             let mut map = Map::new();

@@ -59,6 +59,27 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// Where what the XML says at this place was written: `domain/devices/disk[vda]/driver@cache` is where `vda` stands.
+    pub fn place_of(&self, place: &str) -> String {
+        let key = place.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(key, _)| key);
+        match (&self.what, key) {
+            (What::Described(described), Some(key)) => scalar_in(&described.node, key).unwrap_or(&self.span).place(),
+            _ => self.span.place(),
+        }
+    }
+}
+
+/// Where this text stands.
+fn scalar_in<'a>(node: &'a Node, text: &str) -> Option<&'a Span> {
+    match &node.value {
+        NodeValue::String(own) if own == text => Some(&node.span),
+        NodeValue::List(items) => items.iter().find_map(|item| scalar_in(item, text)),
+        NodeValue::Map(entries) => entries.iter().find_map(|(_, value)| scalar_in(value, text)),
+        _ => None,
+    }
+}
+
 /// The parameter that a message is about: `disks.bus: …`, `memory …`.
 fn parameter_in(message: &str, node: &Node) -> Option<Span> {
     let first = message.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next()?;
@@ -188,7 +209,8 @@ impl Found<'_> {
             module.is_some_and(|module| module.name == "libvirt_domain")
         });
         if let Some((key, parameters)) = task {
-            if let Some((with, _)) = entries.iter().find(|(key, _)| key.name == "loop" || key.name.starts_with("with_")) {
+            if let Some((with, _)) = entries.iter().find(|(key, _)| key.name == "loop" || key.name.starts_with("with_"))
+            {
                 self.errors.push(
                     Diagnostic::error("a task in a loop can't be read by itself")
                         .at(&with.span)
@@ -200,7 +222,9 @@ impl Found<'_> {
             self.description(parameters, &key.span, &own);
             return;
         }
-        if let Some((_, list)) = entries.iter().find(|(key, value)| LISTS.contains(&key.name.as_str()) && value.as_list().is_some()) {
+        if let Some((_, list)) =
+            entries.iter().find(|(key, value)| LISTS.contains(&key.name.as_str()) && value.as_list().is_some())
+        {
             // The file's other variables are there for templates.
             let own: Vec<(Key, Node)> = own.iter().chain(entries).cloned().collect();
             for item in list.as_list().unwrap_or_default() {
@@ -225,7 +249,8 @@ impl Found<'_> {
     fn description(&mut self, node: &Node, at: &Span, own: &[(Key, Node)]) {
         let Some(module) = crate::modules::find("libvirt_domain") else { return };
         if node.as_map().is_none() {
-            self.errors.push(Diagnostic::error(format!("a guest is a map, but this is {}", node.kind_name())).at(&node.span));
+            self.errors
+                .push(Diagnostic::error(format!("a guest is a map, but this is {}", node.kind_name())).at(&node.span));
             return;
         }
         let before = self.errors.len();

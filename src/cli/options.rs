@@ -453,9 +453,12 @@ pub struct DomainDiff {
 #[derive(Debug, Args)]
 #[command(after_help = "Exit codes: 0 fine, or warnings only; 2 errors; 1 a file can't be read.")]
 pub struct DomainLint {
-    /// Descriptions or XML; `-` is standard input.
+    /// Descriptions or XML; `-` is standard input. Several are checked against each other, as guests of one machine.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Leave out what these rules find (docs/lint-rules.md has their names); may be given more than once.
+    #[arg(long, value_name = "RULE", value_delimiter = ',')]
+    pub silence: Vec<String>,
     /// Variables.
     #[command(flatten)]
     pub vars: DomainVars,

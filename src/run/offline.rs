@@ -83,7 +83,8 @@ impl Offline {
                 if diagnostic.help.is_some() {
                     return diagnostic;
                 }
-                diagnostic.help("variables come from the file itself, from -e, and with -i and --host from the inventory")
+                diagnostic
+                    .help("variables come from the file itself, from -e, and with -i and --host from the inventory")
             })
         };
         Ok(match &node.value {

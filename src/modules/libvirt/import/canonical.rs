@@ -6,6 +6,8 @@
 
 mod devices;
 
+pub use devices::target_index;
+
 use std::collections::BTreeMap;
 
 use crate::modules::libvirt::domain::{devices as known, normal};

@@ -36,7 +36,9 @@ pub fn device(device: &Element) -> Vec<(&'static str, Value)> {
         "watchdog" => Some(("watchdog", watchdog(device))),
         "iommu" => Some(("iommu", iommu(device))),
         "vsock" => Some(("vsock", vsock(device))),
-        "memballoon" => return device.attribute("model").map(|model| ("memballoon", json!(model))).into_iter().collect(),
+        "memballoon" => {
+            return device.attribute("model").map(|model| ("memballoon", json!(model))).into_iter().collect();
+        }
         _ => None,
     };
     found.map(|(list, params)| (list, Value::Object(params))).into_iter().collect()
@@ -150,11 +152,9 @@ fn disk(disk: &Element) -> Params {
     };
     let counts = |name: &str| -> Option<u64> { disk.get("iotune")?.text_at(&[name])?.parse().ok() };
     let mut limits = Params::new();
-    for (name, element) in [
-        ("total_bytes", "total_bytes_sec"),
-        ("read_bytes", "read_bytes_sec"),
-        ("write_bytes", "write_bytes_sec"),
-    ] {
+    for (name, element) in
+        [("total_bytes", "total_bytes_sec"), ("read_bytes", "read_bytes_sec"), ("write_bytes", "write_bytes_sec")]
+    {
         limits.extend(sizes(element).map(|size| (name.to_string(), json!(size))));
     }
     for (name, element) in
@@ -216,8 +216,12 @@ fn network_disk(source: &Element) -> Params {
 
 fn interface(card: &Element) -> Params {
     let kind = card.attribute("type").unwrap_or_default();
-    let vlan: Vec<i64> =
-        card.get("vlan").into_iter().flat_map(|vlan| vlan.named("tag")).filter_map(|tag| signed(tag.attribute("id")?)).collect();
+    let vlan: Vec<i64> = card
+        .get("vlan")
+        .into_iter()
+        .flat_map(|vlan| vlan.named("tag"))
+        .filter_map(|tag| signed(tag.attribute("id")?))
+        .collect();
     let parameters: Params = card
         .get("filterref")
         .into_iter()
@@ -290,7 +294,11 @@ fn graphics(display: &Element) -> Params {
         }
     }
     let port = |name: &str| {
-        display.attribute(name).filter(|_| display.attribute("autoport") != Some("yes")).and_then(signed).filter(|n| *n >= 0)
+        display
+            .attribute(name)
+            .filter(|_| display.attribute("autoport") != Some("yes"))
+            .and_then(signed)
+            .filter(|n| *n >= 0)
     };
     Put::new(display)
         .text("type", &[], "type")
@@ -308,7 +316,8 @@ fn graphics(display: &Element) -> Params {
 }
 
 fn video(video: &Element) -> Params {
-    let resolution = video.at(&["model", "resolution"]).and_then(|r| Some(format!("{}x{}", r.attribute("x")?, r.attribute("y")?)));
+    let resolution =
+        video.at(&["model", "resolution"]).and_then(|r| Some(format!("{}x{}", r.attribute("x")?, r.attribute("y")?)));
     Put::new(video)
         .text("model", &["model"], "type")
         .kib("vram", &["model"], "vram")
@@ -359,7 +368,9 @@ fn hostdev(device: &Element) -> Option<(&'static str, Params)> {
             };
             let put = match (id("vendor"), id("product")) {
                 (Some(vendor), Some(product)) => put.set("vendor", Some(vendor)).set("product", Some(product)),
-                _ => put.number("bus", &["source", "address"], "bus").number("device", &["source", "address"], "device"),
+                _ => {
+                    put.number("bus", &["source", "address"], "bus").number("device", &["source", "address"], "device")
+                }
             };
             Some(("usb", managed(put.text("startup_policy", &["source"], "startupPolicy")).boot().into))
         }

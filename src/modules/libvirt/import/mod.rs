@@ -130,7 +130,8 @@ fn whole(definition: &Element) -> Result<Params> {
         let rendered = match rendered(&params) {
             Ok(rendered) => rendered.xml,
             Err(why) => {
-                found = vec![Difference { what: "domain".into(), element: String::new(), first: None, second: Some(why) }];
+                found =
+                    vec![Difference { what: "domain".into(), element: String::new(), first: None, second: Some(why) }];
                 break;
             }
         };
@@ -343,7 +344,8 @@ fn place(device: &Element, base: &Params, machine: Machine) -> Option<(&'static 
 fn masked_passwords(definition: &mut Element, notes: &mut Vec<String>) {
     let Some(devices) = definition.get_mut("devices") else { return };
     for display in devices.elements_mut().filter(|device| device.name == "graphics") {
-        let masked = display.attribute("passwd").is_some_and(|word| !word.is_empty() && word.bytes().all(|b| b == b'*'));
+        let masked =
+            display.attribute("passwd").is_some_and(|word| !word.is_empty() && word.bytes().all(|b| b == b'*'));
         if masked {
             let kind = display.attribute("type").unwrap_or("display").to_string();
             display.unset("passwd");

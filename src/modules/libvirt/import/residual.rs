@@ -85,12 +85,16 @@ pub fn readable(element: &Element) -> Element {
         }
         "vendor" | "product" if copy.attribute("id").is_some() => hex(&mut copy, "id", 4),
         _ => copy.attributes.sort_by_key(|(name, _)| {
-            let first = ["type", "mode", "device", "name", "index", "model"];
+            let first = ["type", "mode", "device", "dev", "name", "index", "model"];
             first.iter().position(|known| known == name).unwrap_or(first.len())
         }),
     }
     for child in copy.elements_mut() {
         *child = readable(child);
+    }
+    // Where the guest sees a device comes last, as libvirt writes it.
+    if copy.nodes.iter().all(|node| matches!(node, Node::Element(_))) {
+        copy.nodes.sort_by_key(|node| matches!(node, Node::Element(child) if child.name == "address"));
     }
     copy
 }

@@ -28,7 +28,7 @@ impl Section {
 /// All of them.
 pub fn sections(domain: &Element) -> Vec<Section> {
     vec![
-        Section::new(&["uuid"], of_leaf(domain, "uuid", "uuid", |text| json!(text.trim()))),
+        Section::new(&["uuid"], of_leaf(domain, "uuid", "uuid", |text| json!(with_dashes(text.trim())))),
         Section::new(&["title"], of_leaf(domain, "title", "title", |text| json!(text))),
         Section::new(&["description"], of_leaf(domain, "description", "description", |text| json!(text))),
         Section::new(&["currentMemory"], current_memory(domain)),
@@ -47,6 +47,16 @@ pub fn sections(domain: &Element) -> Vec<Section> {
         Section::new(&["on_crash"], of_leaf(domain, "on_crash", "on_crash", |text| json!(text.trim()))),
         Section::new(&["qemu:commandline"], command_line(domain)),
     ]
+}
+
+/// A UUID as people know it.
+fn with_dashes(uuid: &str) -> String {
+    let parts: Option<Vec<&str>> =
+        [0..8, 8..12, 12..16, 16..20, 20..32].into_iter().map(|range| uuid.get(range)).collect();
+    match parts {
+        Some(parts) if uuid.len() == 32 => parts.join("-"),
+        _ => uuid.to_string(),
+    }
 }
 
 fn count(text: &str) -> Value {
@@ -135,10 +145,12 @@ fn pinning(domain: &Element) -> Params {
             .map(|pin| Some((number(pin.attribute(key)?)?, pin.attribute("cpuset")?.to_string())))
             .collect::<Option<_>>()?;
         list.sort();
-        let whole = list.iter().enumerate().all(|(at, (number, _))| u64::try_from(at).is_ok_and(|at| at + first == *number));
+        let whole =
+            list.iter().enumerate().all(|(at, (number, _))| u64::try_from(at).is_ok_and(|at| at + first == *number));
         (whole && !list.is_empty()).then(|| list.into_iter().map(|(_, set)| set).collect())
     };
-    let of_vcpus = pins("vcpupin", "vcpu", 0).filter(|pins| u64::try_from(pins.len()).is_ok_and(|count| count == vcpus));
+    let of_vcpus =
+        pins("vcpupin", "vcpu", 0).filter(|pins| u64::try_from(pins.len()).is_ok_and(|count| count == vcpus));
     text(&mut pinning, "vcpus", of_vcpus);
     text(&mut pinning, "emulator", tune.and_then(|t| t.at(&["emulatorpin"])?.attribute("cpuset")));
     text(&mut pinning, "iothreads", pins("iothreadpin", "iothread", 1));

@@ -7,19 +7,99 @@ use crate::modules::libvirt::xml::Element;
 
 /// What stands in a description even where it goes without saying: it is what people look for.
 const KEPT: &[&str] = &[
-    "name", "uuid", "memory", "vcpus", "machine", "loader", "nvram", "firmware", "emulator", "definition", "xml", "target",
-    "path", "format", "mac", "disks", "cdroms", "interfaces",
+    "name",
+    "uuid",
+    "memory",
+    "vcpus",
+    "machine",
+    "loader",
+    "nvram",
+    "firmware",
+    "emulator",
+    "definition",
+    "xml",
+    "target",
+    "path",
+    "format",
+    "mac",
+    "mode",
+    "disks",
+    "cdroms",
+    "interfaces",
 ];
 
 /// The order in which people read a description.
 const ORDER: &[&str] = &[
-    "name", "state", "autostart", "os", "type", "uuid", "title", "description", "memory", "current_memory", "hugepages",
-    "memory_backing", "vcpus", "topology", "cpu", "iothreads", "pinning", "arch", "machine", "firmware", "loader",
-    "loader_secure", "loader_format", "nvram", "nvram_template", "kernel", "initrd", "kernel_args", "boot", "boot_menu",
-    "features", "clock", "sleep", "on_poweroff", "on_reboot", "on_crash", "smbios", "emulator", "disks", "cdroms",
-    "filesystems", "interfaces", "inputs", "evdev", "gpus", "pci", "usb", "mdevs", "display", "graphics", "video",
-    "looking_glass", "sound", "audio", "serials", "consoles", "channels", "usb_redirection", "tpm", "rng", "watchdog",
-    "iommu", "panic", "vsock", "controllers", "memballoon", "qemu_args", "qemu_env", "xml", "definition",
+    "name",
+    "state",
+    "autostart",
+    "os",
+    "type",
+    "uuid",
+    "title",
+    "description",
+    "memory",
+    "current_memory",
+    "hugepages",
+    "memory_backing",
+    "vcpus",
+    "topology",
+    "cpu",
+    "iothreads",
+    "pinning",
+    "arch",
+    "machine",
+    "firmware",
+    "loader",
+    "loader_secure",
+    "loader_format",
+    "nvram",
+    "nvram_template",
+    "kernel",
+    "initrd",
+    "kernel_args",
+    "boot",
+    "boot_menu",
+    "features",
+    "clock",
+    "sleep",
+    "on_poweroff",
+    "on_reboot",
+    "on_crash",
+    "smbios",
+    "emulator",
+    "disks",
+    "cdroms",
+    "filesystems",
+    "interfaces",
+    "inputs",
+    "evdev",
+    "gpus",
+    "pci",
+    "usb",
+    "mdevs",
+    "display",
+    "graphics",
+    "video",
+    "looking_glass",
+    "sound",
+    "audio",
+    "serials",
+    "consoles",
+    "channels",
+    "usb_redirection",
+    "tpm",
+    "rng",
+    "watchdog",
+    "iommu",
+    "panic",
+    "vsock",
+    "controllers",
+    "memballoon",
+    "qemu_args",
+    "qemu_env",
+    "xml",
+    "definition",
 ];
 
 /// The parameters in the order in which people read them.
@@ -32,11 +112,10 @@ pub fn ordered(params: Params) -> Params {
 /// All parameters, which render to `goal` (in canonical form, but for what is left to chance).
 pub fn shorten(params: Params, goal: &Element) -> Params {
     let mut params = ordered(params);
-    let same = |params: &Params| {
-        rendered(params).is_ok_and(|wanted| super::differences(goal, &wanted.xml).is_empty())
-    };
+    let same = |params: &Params| rendered(params).is_ok_and(|wanted| super::differences(goal, &wanted.xml).is_empty());
     let is_map_or_leaf = |value: &Value| !value.is_array();
-    let names: Vec<String> = params.iter().filter(|(_, value)| is_map_or_leaf(value)).map(|(name, _)| name.clone()).collect();
+    let names: Vec<String> =
+        params.iter().filter(|(_, value)| is_map_or_leaf(value)).map(|(name, _)| name.clone()).collect();
     for name in names {
         if !KEPT.contains(&name.as_str()) {
             let mut without = params.clone();
@@ -52,6 +131,12 @@ pub fn shorten(params: Params, goal: &Element) -> Params {
             with.insert(name.clone(), value);
             with
         };
+        if let Some(word) = as_word(&name, &map)
+            && same(&with(word.clone()))
+        {
+            params = with(word);
+            continue;
+        }
         let fits = |map: &Map<String, Value>| same(&with(Value::Object(map.clone())));
         let less = leaner(map, &fits);
         let mut best = Value::Object(less.clone());

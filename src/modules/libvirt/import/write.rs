@@ -60,7 +60,8 @@ impl Writer<'_> {
             }
             return;
         }
-        let commented = self.comments.keys().any(|key| key.starts_with(&format!("{way}[")) || key.starts_with(&format!("{way}.")));
+        let commented =
+            self.comments.keys().any(|key| key.starts_with(&format!("{way}[")) || key.starts_with(&format!("{way}.")));
         if let Some(line) = flow(value)
             && !commented
             && (used + line.chars().count() <= WIDTH || is_leaf(value))
@@ -143,7 +144,8 @@ fn flow(value: &Value) -> Option<String> {
 fn block(text: &str) -> Option<Vec<&str>> {
     let body = text.strip_suffix('\n')?;
     let fine = |c: char| c == '\n' || (!c.is_control() && !is_odd(c));
-    let plain = !body.is_empty() && !body.ends_with('\n') && !body.starts_with([' ', '\n', '#']) && text.chars().all(fine);
+    let plain =
+        !body.is_empty() && !body.ends_with('\n') && !body.starts_with([' ', '\n', '#']) && text.chars().all(fine);
     (plain && !has_template(text)).then(|| body.split('\n').collect())
 }
 
@@ -214,7 +216,8 @@ fn is_plain(text: &str, inside: bool) -> bool {
     if !first.is_ascii_alphabetic() && first != '/' && first != '_' {
         return size();
     }
-    let fine = |c: char| c.is_ascii_alphanumeric() || " /_.-+:@%=,()~".contains(c) || (!c.is_ascii() && c.is_alphanumeric());
+    let fine =
+        |c: char| c.is_ascii_alphanumeric() || " /_.-+:@%=,()~".contains(c) || (!c.is_ascii() && c.is_alphanumeric());
     let word = matches!(
         text.to_ascii_lowercase().as_str(),
         "null" | "true" | "false" | "yes" | "no" | "on" | "off" | "y" | "n"
@@ -290,7 +293,11 @@ mod tests {
     }
 
     fn any_value() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![any_text().prop_map(Value::from), any::<bool>().prop_map(Value::from), any::<u32>().prop_map(Value::from)];
+        let leaf = prop_oneof![
+            any_text().prop_map(Value::from),
+            any::<bool>().prop_map(Value::from),
+            any::<u32>().prop_map(Value::from)
+        ];
         leaf.prop_recursive(3, 20, 4, |inner| {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),

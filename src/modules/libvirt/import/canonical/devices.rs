@@ -50,7 +50,9 @@ pub fn canonical(devices: &mut Element, machine: Machine) {
             let ps2 = device.attribute("bus") == Some("ps2") && device.nodes.is_empty();
             !(machine.x86 && ps2 && matches!(device.attribute("type"), Some("mouse" | "keyboard")))
         }
-        "memballoon" => !(device.attribute("model") == Some("virtio") && device.attributes.len() == 1 && device.nodes.is_empty()),
+        "memballoon" => {
+            !(device.attribute("model") == Some("virtio") && device.attributes.len() == 1 && device.nodes.is_empty())
+        }
         "audio" => {
             let kind = if spice { "spice" } else { "none" };
             !(device.nodes.is_empty()
@@ -247,7 +249,10 @@ fn controller(controller: &mut Element) {
         // What QEMU calls the controllers that libvirt has always had one of.
         controller.retain(|child| {
             !(child.name == "model"
-                && matches!(model.as_str(), "pcie-root-port" | "pci-bridge" | "pcie-to-pci-bridge" | "dmi-to-pci-bridge")
+                && matches!(
+                    model.as_str(),
+                    "pcie-root-port" | "pci-bridge" | "pcie-to-pci-bridge" | "dmi-to-pci-bridge"
+                )
                 && child.attribute("name") == Some(default_pci_model(&model)))
         });
     }
@@ -291,9 +296,7 @@ fn is_default_controller(controller: &Element, machine: Machine, ide: bool, flop
             matches!(model, Some("pci-root" | "pcie-root")) && plain(3) && controller.elements().next().is_none()
         }
         Some("ide") => machine.i440fx && ide && model.is_none_or(|m| m == "piix3") && at("0", "1", Some("1")),
-        Some("usb") => {
-            machine.i440fx && model.is_none_or(|m| m == "piix3-uhci") && plain(3) && at("0", "1", Some("2"))
-        }
+        Some("usb") => machine.i440fx && model.is_none_or(|m| m == "piix3-uhci") && plain(3) && at("0", "1", Some("2")),
         Some("sata") => machine.q35 && plain(2) && at("0", "31", Some("2")),
         Some("fdc") => floppy && plain(2) && controller.elements().next().is_none(),
         _ => false,
@@ -394,9 +397,9 @@ fn character(device: &mut Element, machine: Machine) {
 
 /// Are the addresses of all channels what libvirt gives: the first controller's ports from 1?
 fn channels_in_order(devices: &Element) -> bool {
-    let consoles = devices.named("console").any(|console| {
-        console.get("target").and_then(|target| target.attribute("type")) == Some("virtio")
-    });
+    let consoles = devices
+        .named("console")
+        .any(|console| console.get("target").and_then(|target| target.attribute("type")) == Some("virtio"));
     !consoles
         && devices.named("channel").enumerate().all(|(at, channel)| {
             channel.get("target").and_then(|target| target.attribute("type")) == Some("virtio")
