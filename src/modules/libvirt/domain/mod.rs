@@ -2,7 +2,6 @@
 
 pub mod compare;
 pub mod devices;
-pub mod diagnose;
 pub mod intent;
 pub mod live;
 mod machine;
@@ -10,7 +9,6 @@ pub mod normal;
 pub mod params;
 pub mod render;
 mod states;
-mod warnings;
 pub mod words;
 
 pub use params::{LibvirtDomain, State};
@@ -19,7 +17,7 @@ use crate::change::{Diff, Effect, Op, Plan, Run};
 use crate::host::{Error, Host, Result, Virt, VirtKind};
 use crate::modules::Module;
 use crate::modules::libvirt::xml::{self, Element};
-use crate::modules::libvirt::{descriptors, ovmf, virsh};
+use crate::modules::libvirt::{descriptors, lint, ovmf, virsh};
 use params::Firmware;
 use render::{ChosenFirmware, Context};
 
@@ -105,10 +103,11 @@ impl LibvirtDomain {
         let kept = intent::kept(&wanted.intent);
         let stamp = format!("{STAMPS}/{name}.xml");
         let autostart = self.autostart.map_or(state.autostart, |flag| flag.0);
+        let wish = lint::Wish { autostart, silence: &self.silence, os: None, current: context.current.as_ref() };
         let Some(current) = &context.current else {
             let shown = compare::masked(&wanted.xml).print();
+            plan.warnings.extend(lint::plan(host, name, &wanted.xml, &wish)?);
             intent::put(&mut wanted.xml, &kept);
-            plan.warnings.extend(warnings::warnings(host, name, &wanted.xml, autostart)?);
             *state = Virt { xml: wanted.xml.print(), ..Virt::default() };
             let mut run = define(name, state);
             run.undo = Some(virsh(&["undefine", name, "--keep-nvram"], Vec::new()).argv);
@@ -125,7 +124,7 @@ impl LibvirtDomain {
         for what in &merged.left_alone {
             plan.notes.push(format!("{name}: {what} is not described here and stays as it is"));
         }
-        plan.warnings.extend(warnings::warnings(host, name, &merged.xml, autostart)?);
+        plan.warnings.extend(lint::plan(host, name, &intent::without(&merged.xml), &wish)?);
         let remembered = intent::last(current).as_ref() == Some(&kept);
         let mut xml = merged.xml.clone();
         if !remembered {
@@ -196,7 +195,9 @@ impl LibvirtDomain {
     fn context(&self, host: &dyn Host, current: Option<Element>) -> Result<Context> {
         let mut gpu_functions = Vec::new();
         for gpu in self.gpus.iter().flat_map(|list| list.iter()) {
-            gpu_functions.extend(warnings::functions_of(host, &gpu.address.0)?);
+            if let Some(address) = gpu.address {
+                gpu_functions.extend(lint::about::functions_of(host, &address.0)?);
+            }
         }
         let has_uefi = current.as_ref().and_then(|c| c.get("os")).is_some_and(render::has_uefi);
         let firmware = match self.firmware {
