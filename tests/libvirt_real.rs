@@ -316,7 +316,7 @@ fn guests_go_only_when_they_may() {
     apply("libvirt_domain", &json!({"name": "win7", "autostart": true}));
     assert!(Live::new().virt(VirtKind::Domain, "win7").unwrap().is_some_and(|Virt { autostart, .. }| autostart));
     let both = yaml(&format!("{WIN8}autostart: true\n"));
-    assert!(plan("libvirt_domain", &both).unwrap_err().to_string().contains("both claim"));
+    assert!(plan("libvirt_domain", &both).unwrap_err().to_string().contains("both would start with the host"));
 }
 
 /// A guest that QEMU can run here: emulated, with a bus that needs no system in it to unplug.
