@@ -15,6 +15,7 @@ pub mod interrupt;
 mod link;
 mod list;
 mod lock;
+mod offline;
 mod peers;
 mod prelude;
 mod render;
@@ -55,8 +56,9 @@ use ways::Ways;
 pub use exact::execute as execute_saved;
 pub use interrupt::Interrupt;
 pub use list::Lists;
+pub use offline::Offline;
 pub use resume::State as Resume;
-pub use rollback::{Asked, Machines, Runs};
+pub use rollback::{Answers, Asked, Machines, Runs};
 pub use saved::{SavedHost, SavedPlan};
 pub use shard::Shard;
 

@@ -4,9 +4,9 @@ use super::params::{Firmware, Gpu, LibvirtDomain};
 use super::pinning::HostCpus;
 use super::presets;
 use super::render::{self, Card, ChosenFirmware, Context};
-use super::warnings;
 use crate::facts::pci;
 use crate::host::{Error, Family, Host, Result};
+use crate::modules::libvirt::lint::about;
 use crate::modules::libvirt::values::PciAddress;
 use crate::modules::libvirt::xml::Element;
 use crate::modules::libvirt::{descriptors, ovmf};
@@ -72,7 +72,7 @@ fn card(host: &dyn Host, gpu: &Gpu) -> Result<Card> {
         return Err(Error::parameters("gpus: say which card: give at least one of address, id, vendor, class"));
     }
     if let Some(address) = gpu.address.filter(|_| gpu.id.is_none() && gpu.vendor.is_none() && gpu.class.is_none()) {
-        let functions = warnings::functions_of(host, &address.0)?;
+        let functions = about::functions_of(host, &address.0)?;
         let folder = |address: &PciAddress| format!("{}/{address}", pci::DEVICES);
         // A virtual function has the slots of its card, but is a device of its own.
         let is_virtual = |address: &PciAddress| host.exists(&format!("{}/physfn", folder(address)));

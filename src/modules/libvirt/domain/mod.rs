@@ -3,22 +3,20 @@
 pub mod compare;
 pub mod context;
 pub mod devices;
-pub mod diagnose;
 pub mod identity;
 pub mod normal;
 pub mod params;
 pub mod pinning;
 pub mod presets;
 pub mod render;
-mod warnings;
 
 pub use params::{LibvirtDomain, State};
 
 use crate::change::{Content, Diff, Effect, Op, Plan, Run};
 use crate::host::{Error, Host, Result, Virt, VirtKind};
 use crate::modules::Module;
-use crate::modules::libvirt::virsh;
 use crate::modules::libvirt::xml::{self, Element};
+use crate::modules::libvirt::{lint, virsh};
 use render::Wanted;
 
 /// Where the last intent of each guest is kept.
@@ -163,7 +161,9 @@ impl LibvirtDomain {
             }
         };
         let autostart = self.autostart.map_or(old.is_some_and(|old| old.autostart), |flag| flag.0);
-        plan.warnings.extend(warnings::warnings(host, name, &xml, autostart)?);
+        let wish =
+            lint::Wish { autostart, silence: &self.silence, os: self.os.as_deref(), current: context.current.as_ref() };
+        plan.warnings.extend(lint::plan(host, name, &xml, &wish)?);
         let intent = wanted.intent.print();
         if host.read_text(&stamp)?.as_deref() != Some(intent.as_str()) {
             write_stamp(host, plan, &stamp, &intent)?;

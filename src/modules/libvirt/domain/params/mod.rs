@@ -223,6 +223,9 @@ pub struct LibvirtDomain {
     /// into the one it names (a disk by its target, an interface by its MAC address or place, a hostdev by its source, a
     /// controller by type and index, …), and is added where there is none.
     pub xml: Option<String>,
+    /// Checks that this guest is spared, by the names of their rules (docs/lint-rules.md), such as `[open-display]`.
+    #[serde(default)]
+    pub silence: List<String>,
 }
 
 /// Which firmware.

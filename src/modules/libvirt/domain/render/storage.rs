@@ -30,7 +30,7 @@ impl Build<'_> {
             .collect();
         let mut names: Vec<Option<Element>> = Vec::new();
         for (disk, device, what) in &drives {
-            let found = match (&disk.target, source(disk, device, what)?) {
+            let found = match (&disk.target, source(disk, disk.device.as_deref().unwrap_or(device), what)?) {
                 (None, (_, Some(source))) => there.iter().find(|old| {
                     let name = old.get("target").and_then(|target| target.attribute("dev")).unwrap_or_default();
                     old.attribute("device").unwrap_or("disk") == disk.device.as_deref().unwrap_or(device)

@@ -481,7 +481,7 @@ fn what_can_not_be_is_refused_with_a_way_out() {
         ("display: vnc, graphics: [vnc]", &["both given"]),
         ("looking_glass: 100 MiB", &["power of two"]),
         ("gpus: ['82:00.0'], pci: ['82:00.0']", &["given twice"]),
-        ("uuid: 1234", &["is not a UUID"]),
+        ("uuid: x1234", &["is not a UUID"]),
         ("features: {hyperv: {relaxd: true}}", &["did you mean `relaxed`?"]),
         ("xml: '<a>'", &["parameter `xml`"]),
         ("xml: 'text'", &["there is text"]),
@@ -735,7 +735,7 @@ fn comments_say_where_things_came_from() {
     for comment in [
         "<!-- parameter name -->\n<name>g</name>",
         "<!-- derived from the inventory name ws- -01 and the guest's -->\n<uuid>",
-        "<!-- preset windows-11 -->\n<clock offset='localtime'>",
+        "<!-- preset windows-11 -->\n<cpu mode='host-passthrough'>",
         "<!-- parameter pinning, derived from the host: NUMA node 1 of the card 0000:82:00.0 -->",
         "<!-- parameter disks[0] -->",
         "bus: preset windows-11",
@@ -750,7 +750,7 @@ fn comments_say_where_things_came_from() {
     // Of a guest that exists, what is kept.
     let current = render(&domain(text), &host()).unwrap().xml;
     let shown = explain(&domain(text), &Context { current: Some(current), ..host() }).unwrap();
-    assert!(has(&shown, "<!-- kept of the guest -->\n<clock offset='localtime'>"), "{shown}");
+    assert!(has(&shown, "<!-- kept of the guest -->\n<cpu mode='host-passthrough'>"), "{shown}");
 }
 
 #[test]
