@@ -118,6 +118,8 @@ fn annotated(domain: &LibvirtDomain, context: &Context) -> Result<(Element, Elem
     let build = Build::new(domain, context)?.all()?;
     let Build { stated, chosen, parts, absent, definition, .. } = build;
     let mut parts = parts;
+    // Where the devices of a definition stand: what somebody wrote keeps its order.
+    let mut place = None;
     let mut intent = match definition {
         // What the parameters say goes into the definition.
         Some(mut base) => {
@@ -129,6 +131,8 @@ fn annotated(domain: &LibvirtDomain, context: &Context) -> Result<(Element, Elem
                     merge::into_domain(&mut base, &element);
                 }
             }
+            let is_devices = |node: &Node| matches!(node, Node::Element(element) if element.name == "devices");
+            place = Some(base.nodes.iter().position(is_devices).unwrap_or(base.nodes.len()));
             if let Some(devices) = base.get("devices").cloned() {
                 base.retain(|child| child.name != "devices");
                 parts = merge::onto_devices(parts, &devices);
@@ -152,12 +156,15 @@ fn annotated(domain: &LibvirtDomain, context: &Context) -> Result<(Element, Elem
     let mut xml = intent.clone();
     merge::under(&mut xml, &chosen, current);
     let all = merge::assemble(&parts, current.and_then(|current| current.get("devices")));
-    xml.nodes.push(Node::Element(all));
     let mut devices = Element::new("devices");
     devices.nodes.extend(parts.into_iter().filter_map(|part| part.stated).map(Node::Element));
-    intent.nodes.push(Node::Element(devices));
-    merge::sort(&mut xml);
-    merge::sort(&mut intent);
+    for (root, devices) in [(&mut xml, all), (&mut intent, devices)] {
+        let at = place.unwrap_or(root.nodes.len()).min(root.nodes.len());
+        root.nodes.insert(at, Node::Element(devices));
+        if place.is_none() {
+            merge::sort(root);
+        }
+    }
     check_legal(&xml)?;
     Ok((xml, intent, absent))
 }

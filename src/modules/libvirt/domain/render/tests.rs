@@ -225,12 +225,12 @@ pub(crate) const PARAMETERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "interfaces: [default, user, {direct: eth0, mode: vepa, model: e1000e}, {network: n, portgroup: p}]",
+        "interfaces: [default, user, {direct: eth0, mode: vepa, model: e1000e}, {network: lan, portgroup: p}]",
         &[
             "<source network='default'/>",
             "<interface type='user'>",
             "<source dev='eth0' mode='vepa'/>\n<model type='e1000e'/>",
-            "<source network='n' portgroup='p'/>",
+            "<source network='lan' portgroup='p'/>",
         ],
     ),
     (
