@@ -43,7 +43,7 @@ fn a_machine_is_back_when_another_boot_answers() {
   gather_facts: false
   tasks:
     - copy: {dest: /root/before, content: x}
-    - reboot: {reasons: a new kernel, timeout: 12, test_command: test -e /run/up}
+    - reboot: {reasons: a new kernel, timeout: 12, test_command: test -e /run/up, trial: false}
       register: boot
     - copy: {dest: /root/after, content: \"{{ boot.rebooted }} {{ boot.elapsed }}\"}
 ",
