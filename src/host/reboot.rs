@@ -13,7 +13,7 @@ use crate::change::{Effect, Op, Run};
 use crate::facts::{iommu, pci};
 use crate::modules::boot::loader::{self, Kind};
 use crate::modules::boot::{cmdline, grubenv, trial};
-use crate::modules::{network, vfio};
+use crate::modules::{network, system, vfio};
 
 /// Command line, running kernel, devices, units and guests become what the boot configuration says.
 ///
@@ -25,6 +25,7 @@ pub fn predict(model: &dyn Model) -> Result<()> {
     vfio::predict_boot(model)?;
     network::predict_boot(model)?;
     modules(model)?;
+    system::hugepages::predict_boot(model)?;
     boot_id(model)?;
     units(model)?;
     guests(model)
