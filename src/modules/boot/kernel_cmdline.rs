@@ -219,6 +219,8 @@ impl KernelCmdline {
         }
         let Some(running) = host.read_text("/proc/cmdline")? else { return Ok(()) };
         plan.set("running", running.trim());
+        // What a trial boot was given besides is not what was asked for.
+        let running = trial::own_args(&running);
         if !edit.is_done(&running) {
             let missing = edit.missing(&running);
             let kept: Vec<String> = {
