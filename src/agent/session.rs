@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
+use super::domains;
 use super::guard::{self, Armed};
 use super::inbox::Inbox;
 use super::journal::Journal;
@@ -191,6 +192,9 @@ impl Session {
                 Some(journal) => journal.ask(&task.module, &task.parameters, self.machine.as_ref()),
                 None => Err(Error::failed("this user has no place for records of runs on this machine")),
             };
+        }
+        if task.module == domains::DOMAINS {
+            return domains::ask(&task.parameters, self.machine.as_ref());
         }
         match modules::find(&task.module).map(|entry| &entry.side) {
             Some(Side::Machine(ask)) => ask(task.parameters.clone(), self.machine.as_ref()),
