@@ -115,6 +115,7 @@ fn what_the_guest_alone_tells() {
         ),
         (WINDOWS_11_SECURE_BOOT, "<name>win11</name><os/>", &format!("<name>win11</name>{secure}")),
         (WINDOWS_SOCKETS, "<name>win10</name><vcpu>12</vcpu>", "<name>fedora</name><vcpu>12</vcpu>"),
+        (WINDOWS_SOCKETS, "<name>win10</name><vcpu>4</vcpu>", "<name>win2k22</name><vcpu>4</vcpu>"),
         (
             WINDOWS_SOCKETS,
             "<clock offset='localtime'/><vcpu>4</vcpu>",
@@ -437,6 +438,9 @@ fn what_stands_at_paths() {
         assert!(!rules_of(inside, &about(reach(true, false, false))).contains(&rule.name), "{}", rule.name);
         assert!(!rules_of(inside, &About::default()).contains(&rule.name), "{}", rule.name);
         if rule == IMAGE_MISSING {
+            let optional = inside.replace("<source file", "<source startupPolicy='optional' file");
+            let found = rules_of(&optional, &about(reach(false, false, false)));
+            assert_eq!(found.contains(&rule.name), optional == inside, "{optional}");
             let found = rules_of(inside, &about(reach(true, true, true)));
             assert!(found.contains(&IMAGE_UNREACHABLE.name) && found.contains(&IMAGE_SELINUX.name), "{found:?}");
         }
