@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::loader::{self, Boot, BootEntry};
-use super::room;
+use super::{room, trial};
 use crate::change::{Content, Diff, Effect, Op, Plan, Run};
 use crate::host::{Error, Family, FileKind, Host, Result};
 use crate::modules::Module;
@@ -299,6 +299,11 @@ fn make_room(host: &dyn Host, target: &Target, old: Option<u64>, plan: &mut Plan
     room::need(host, new, &format!("a new {}", target.image))?;
     let Some(old) = old else { return Ok(()) };
     let backup = format!("{}.bak", target.image);
+    // The one that the machine has booted with is what a trial boot that fails goes back to. One that was made since has
+    // never booted anything, so it is not kept, least of all in that one's place.
+    if trial::is_of_this_boot(host, &target.image)? {
+        return Ok(());
+    }
     // What is kept now takes the place of what was kept before.
     let gained = host.stat(&backup)?.map_or(0, |stat| stat.size);
     match room::free(host, "/boot")? {

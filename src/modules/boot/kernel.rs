@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::elrepo::{self, Rpm};
 use super::loader::{self, Boot, BootEntry, Kind};
-use super::{grub_cfg, grub_default, room, template};
+use super::{grub_cfg, grub_default, room, template, trial};
 use crate::change::{Content, Diff, Effect, Op, Plan, Run};
 use crate::host::version::compare_rpm;
 use crate::host::{Error, Family, Host, Result};
@@ -165,6 +165,9 @@ fn tell(host: &dyn Host, boot: &Boot, wish: &Wish, make_default: bool, plan: &mu
             _ => wish.name.package().to_string(),
         };
         plan.reboot.push(format!("the kernel {next} is for the next boot, and {running} is running"));
+    }
+    if !plan.reboot.is_empty() {
+        plan.warnings.extend(trial::told(host, boot)?);
     }
     plan.set("reboot_required", !plan.reboot.is_empty());
     Ok(())
@@ -404,24 +407,7 @@ fn systemd_default(host: &dyn Host, boot: &Boot, entry: &BootEntry, diff: Diff) 
         )
         .hint(format!("run `bootctl set-default {}.conf`", entry.id)));
     }
-    let line = format!("default {}.conf\n", entry.id);
-    let mut done = false;
-    let mut new: String = boot
-        .text
-        .split_inclusive('\n')
-        .filter_map(|old| {
-            if old.split_whitespace().next() != Some("default") {
-                return Some(old.to_string());
-            }
-            (!std::mem::replace(&mut done, true)).then(|| line.clone())
-        })
-        .collect();
-    if !done {
-        if !(new.is_empty() || new.ends_with('\n')) {
-            new.push('\n');
-        }
-        new.push_str(&line);
-    }
+    let new = loader::with_default(&boot.text, &format!("{}.conf", entry.id));
     let before = host.read(&boot.menu)?;
     let file = Diff::file(&boot.menu, before.as_deref(), Some(new.as_bytes()));
     let op = Op::WriteFile {

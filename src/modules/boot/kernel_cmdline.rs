@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::argument::Argument;
 use super::cmdline::{self, Edit};
 use super::loader::{self, Boot, BootEntry, Kind};
-use super::{bls, grub_cfg, template};
+use super::{bls, grub_cfg, template, trial};
 use crate::change::{Content, Diff, Op, Plan};
 use crate::host::{Error, Host, Result};
 use crate::modules::Module;
@@ -229,6 +229,9 @@ impl KernelCmdline {
                 why.push(format!("still has {}", kept.join(" ")));
             }
             plan.reboot.push(format!("the running kernel's command line {}", why.join(" and ")));
+        }
+        if !plan.reboot.is_empty() {
+            plan.warnings.extend(trial::told(host, boot)?);
         }
         plan.set("reboot_required", !plan.reboot.is_empty());
         Ok(())

@@ -167,7 +167,9 @@ impl LibvirtDomain {
     fn context(&self, host: &dyn Host, current: Option<Element>) -> Result<Context> {
         let mut gpu_functions = Vec::new();
         for gpu in self.gpus.iter().flat_map(|list| list.iter()) {
-            gpu_functions.extend(lint::about::functions_of(host, &gpu.address.0)?);
+            if let Some(address) = gpu.address {
+                gpu_functions.extend(lint::about::functions_of(host, &address.0)?);
+            }
         }
         let has_uefi = current.as_ref().and_then(|c| c.get("os")).is_some_and(render::has_uefi);
         let firmware = match self.firmware {
