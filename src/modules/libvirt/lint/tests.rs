@@ -568,3 +568,38 @@ fn no_rule_is_without_a_case() {
         assert!(text.contains(constant), "{} has no case", rule.name);
     }
 }
+
+/// The corpus of guests that a real libvirt takes: no rule that stops may stop them, and the schema knows all of them.
+#[test]
+fn what_libvirt_takes_is_not_refused() {
+    use crate::modules::libvirt::domain::LibvirtDomain;
+    use crate::modules::libvirt::domain::render::{ChosenFirmware, Context, render};
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guests/corpus");
+    let mut looked_at = 0;
+    let mut wrong = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let domain: LibvirtDomain = serde_json::from_value(serde_yaml::from_str(&text).unwrap()).unwrap();
+        let context = Context {
+            firmware: Some(ChosenFirmware {
+                loader: "/usr/share/OVMF/OVMF_CODE_4M.fd".to_string(),
+                nvram_template: Some("/usr/share/OVMF/OVMF_VARS_4M.fd".to_string()),
+                format: "raw".to_string(),
+            }),
+            ..Context::default()
+        };
+        let Ok(wanted) = render(&domain, &context) else { continue };
+        looked_at += 1;
+        let about = About { os: domain.os.clone(), ..About::default() };
+        let found = check(&wanted.xml, &about);
+        wrong.extend(
+            found
+                .into_iter()
+                .filter(|finding| of_schema(finding) || finding.severity == Severity::Error)
+                .map(|finding| format!("{}: {finding}", path.display())),
+        );
+    }
+    assert!(looked_at > 35, "only {looked_at} guests were looked at");
+    assert_eq!(wrong, Vec::<String>::new());
+}
