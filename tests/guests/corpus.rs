@@ -153,9 +153,7 @@ fn collect(value: &Value, pointer: &str, field: &str, parent: &str, edits: &mut 
         Value::Bool(flag) => push(json!(!flag), 1),
         Value::Number(number) => {
             let other = match (parent, field) {
-                ("", "vcpus") | ("interfaces", "queues" | "mtu") | ("hyperv", _) | ("", "iothreads") => {
-                    number.as_u64().map(|n| n + 1)
-                }
+                ("", "vcpus") | ("interfaces", "queues" | "mtu") | ("hyperv", _) | ("", "iothreads") => number.as_u64().map(|n| n + 1),
                 ("graphics", "port") => Some(5999),
                 ("rng" | "limits", _) => number.as_u64().map(|n| n * 2),
                 ("features", "spinlocks") => Some(8190),
@@ -472,10 +470,7 @@ pub fn every_kind() {
                         continue;
                     }
                     // The same whatever the others do, and however many there are.
-                    let mut random = Random(
-                        guest.name.bytes().fold(seed(), |all, byte| all.wrapping_mul(31).wrapping_add(u64::from(byte)))
-                            | 1,
-                    );
+                    let mut random = Random(guest.name.bytes().fold(seed(), |all, byte| all.wrapping_mul(31).wrapping_add(u64::from(byte))) | 1);
                     random.below(2);
                     let walk = full() || only.is_some() || at % (guests.len() / WALKS) == 0;
                     one(&host, guest, &tally, &mut random, walk);

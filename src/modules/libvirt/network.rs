@@ -82,8 +82,7 @@ impl LibvirtNetwork {
                 (merged.xml, diffs.collect())
             }
         };
-        let unmarked =
-            keeps == Keeps::Metadata && current.as_ref().and_then(threeway::stamped).as_ref() != Some(&wanted);
+        let unmarked = keeps == Keeps::Metadata && current.as_ref().and_then(threeway::stamped).as_ref() != Some(&wanted);
         let document = if keeps == Keeps::Metadata { threeway::with_stamp(&document, &wanted) } else { document };
         if !diffs.is_empty() || unmarked {
             state.xml = document.print();
@@ -420,10 +419,7 @@ mod tests {
             (json!({"name": "a", "address": "10.0.0.1/8", "vlan": {"tags": [1, 2], "trunk": false}}), "a VLAN has one"),
             (json!({"name": "a", "address": "10.0.0.1/8", "dhcp": {"lease": "1 minute"}}), "two minutes"),
             (json!({"name": "a", "address": "10.0.0.1/8", "routes": [{"to": "fd00::/8", "via": "10.0.0.2"}]}), "IPv6"),
-            (
-                json!({"name": "a", "address": "fd00::1/64", "dhcp": {"hosts": [{"mac": "52:54:00:00:00:01", "ip": "fd00::2"}]}}),
-                "DUID",
-            ),
+            (json!({"name": "a", "address": "fd00::1/64", "dhcp": {"hosts": [{"mac": "52:54:00:00:00:01", "ip": "fd00::2"}]}}), "DUID"),
             (json!({"name": ".a", "address": "10.0.0.1/8"}), "can't be the name"),
         ] {
             let error = plan(&machine(&[]), "libvirt_network", parameters).unwrap_err().to_string();

@@ -289,10 +289,8 @@ impl LibvirtPool {
         if has != self.kind.name() {
             let name = &self.name;
             let wanted = self.kind.name();
-            return Err(Error::refused(format!(
-                "the pool {name} is of type {has}, and can't become one of type {wanted}"
-            ))
-            .hint(way_out));
+            return Err(Error::refused(format!("the pool {name} is of type {has}, and can't become one of type {wanted}"))
+                .hint(way_out));
         }
         let plain = |uuid: &str| uuid.replace('-', "").to_ascii_lowercase();
         match (&self.uuid, current.text_at(&["uuid"])) {
@@ -336,7 +334,10 @@ impl LibvirtPool {
             return Err(Error::parameters("a volume group is made of devices: give `devices`"));
         }
         // Without this flag libvirt would write over whatever is on the devices.
-        let run = virsh(&["pool-build", &self.name, "--no-overwrite"], vec![Effect::Folder { path: place.clone() }]);
+        let run = virsh(
+            &["pool-build", &self.name, "--no-overwrite"],
+            vec![Effect::Folder { path: place.clone() }],
+        );
         plan.push(Op::Run(run), vec![Diff::added("volume group", group, self.devices.join(", "))]);
         Ok(())
     }
