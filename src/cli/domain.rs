@@ -43,17 +43,7 @@ pub(super) fn wanted(guest: &Guest, current: Option<&Element>) -> Result<Wanted,
 
 fn render(options: &DomainRender) -> Result<ExitStatus, Vec<Diagnostic>> {
     let variables = variables(&options.vars)?;
-    let mut all = guests(&options.file, &variables)?;
-    if let Some(name) = &options.name {
-        let names: Vec<String> = all.iter().map(|guest| guest.name.clone()).collect();
-        all.retain(|guest| guest.name == *name);
-        if all.is_empty() {
-            return Err(vec![
-                Diagnostic::error(format!("{} has no guest {name}", options.file.display()))
-                    .help(format!("it has {}", names.join(", "))),
-            ]);
-        }
-    }
+    let all = guests(&options.file, options.name.as_deref(), &variables)?;
     let mut out = String::new();
     let mut errors = Vec::new();
     for guest in &all {
@@ -89,7 +79,7 @@ fn lint(options: &DomainLint) -> Result<ExitStatus, Vec<Diagnostic>> {
     let mut all = Vec::new();
     let mut errors = Vec::new();
     for file in &options.files {
-        match guests(file, &variables) {
+        match guests(file, None, &variables) {
             Ok(guests) => all.extend(guests),
             Err(more) => errors.extend(more),
         }
