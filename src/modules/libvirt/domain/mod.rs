@@ -161,7 +161,8 @@ impl LibvirtDomain {
             }
         };
         let autostart = self.autostart.map_or(old.is_some_and(|old| old.autostart), |flag| flag.0);
-        let wish = lint::Wish { autostart, silence: &self.silence, os: self.os.as_deref(), current: context.current.as_ref() };
+        let (os, current) = (self.os.as_deref(), context.current.as_ref());
+        let wish = lint::Wish { autostart, silence: &self.silence, os, current };
         plan.warnings.extend(lint::plan(host, name, &xml, &wish)?);
         let intent = wanted.intent.print();
         if host.read_text(&stamp)?.as_deref() != Some(intent.as_str()) {

@@ -190,8 +190,9 @@ fn groups(scene: &mut Scene, given: &[PciAddress]) {
 fn iommu(scene: &mut Scene, given: &[PciAddress]) {
     let (Some(first), Some(iommu)) = (given.first(), scene.about.iommu.clone()) else { return };
     if !iommu.on {
-        let fix = "`kernel_cmdline` with intel_iommu=on (Intel) or the BIOS switch turns it on at the next boot";
-        scene.say(IOMMU_OFF, place(first), "the IOMMU of this machine is off: no PCI device can be given away", fix);
+        let message = "the IOMMU is off in the running kernel, so no PCI device can be given away";
+        let fix = "switch it on in the BIOS and with `kernel_cmdline` (intel_iommu=on); it counts from the next boot";
+        scene.say(IOMMU_OFF, place(first), message, fix);
     } else if iommu.interrupts == Some(false) {
         scene.say(
             INTERRUPT_REMAPPING,

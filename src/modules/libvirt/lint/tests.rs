@@ -115,6 +115,7 @@ fn what_the_guest_alone_tells() {
         ),
         (WINDOWS_11_SECURE_BOOT, "<name>win11</name><os/>", &format!("<name>win11</name>{secure}")),
         (WINDOWS_SOCKETS, "<name>win10</name><vcpu>12</vcpu>", "<name>fedora</name><vcpu>12</vcpu>"),
+        (WINDOWS_SOCKETS, "<name>win10</name><vcpu>4</vcpu>", "<name>win2k22</name><vcpu>4</vcpu>"),
         (
             WINDOWS_SOCKETS,
             "<clock offset='localtime'/><vcpu>4</vcpu>",
@@ -437,6 +438,9 @@ fn what_stands_at_paths() {
         assert!(!rules_of(inside, &about(reach(true, false, false))).contains(&rule.name), "{}", rule.name);
         assert!(!rules_of(inside, &About::default()).contains(&rule.name), "{}", rule.name);
         if rule == IMAGE_MISSING {
+            let optional = inside.replace("<source file", "<source startupPolicy='optional' file");
+            let found = rules_of(&optional, &about(reach(false, false, false)));
+            assert_eq!(found.contains(&rule.name), optional == inside, "{optional}");
             let found = rules_of(inside, &about(reach(true, true, true)));
             assert!(found.contains(&IMAGE_UNREACHABLE.name) && found.contains(&IMAGE_SELINUX.name), "{found:?}");
         }
@@ -563,4 +567,39 @@ fn no_rule_is_without_a_case() {
         let constant = constant.split_whitespace().next().unwrap();
         assert!(text.contains(constant), "{} has no case", rule.name);
     }
+}
+
+/// The corpus of guests that a real libvirt takes: no rule that stops may stop them, and the schema knows all of them.
+#[test]
+fn what_libvirt_takes_is_not_refused() {
+    use crate::modules::libvirt::domain::LibvirtDomain;
+    use crate::modules::libvirt::domain::render::{ChosenFirmware, Context, render};
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guests/corpus");
+    let mut looked_at = 0;
+    let mut wrong = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let domain: LibvirtDomain = serde_json::from_value(serde_yaml::from_str(&text).unwrap()).unwrap();
+        let context = Context {
+            firmware: Some(ChosenFirmware {
+                loader: "/usr/share/OVMF/OVMF_CODE_4M.fd".to_string(),
+                nvram_template: Some("/usr/share/OVMF/OVMF_VARS_4M.fd".to_string()),
+                format: "raw".to_string(),
+            }),
+            ..Context::default()
+        };
+        let Ok(wanted) = render(&domain, &context) else { continue };
+        looked_at += 1;
+        let about = About { os: domain.os.clone(), ..About::default() };
+        let found = check(&wanted.xml, &about);
+        wrong.extend(
+            found
+                .into_iter()
+                .filter(|finding| of_schema(finding) || finding.severity == Severity::Error)
+                .map(|finding| format!("{}: {finding}", path.display())),
+        );
+    }
+    assert!(looked_at > 35, "only {looked_at} guests were looked at");
+    assert_eq!(wrong, Vec::<String>::new());
 }
