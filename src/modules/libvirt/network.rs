@@ -44,7 +44,16 @@ impl LibvirtNetwork {
     }
 
     fn read(&self, text: &str) -> Result<Element> {
-        xml::parse(text).map_err(|why| self.unreadable(&why))
+        let mut network = xml::parse(text).map_err(|why| self.unreadable(&why))?;
+        // libvirt keeps whichever of the two it was given: its own default network has a netmask.
+        for ip in network.elements_mut().filter(|child| child.name == "ip" && child.attribute("prefix").is_none()) {
+            let mask = ip.attribute("netmask").and_then(|mask| mask.parse::<std::net::Ipv4Addr>().ok()).map(u32::from);
+            if let Some(mask) = mask.filter(|mask| mask.leading_ones() + mask.trailing_zeros() == 32) {
+                ip.unset("netmask");
+                ip.set("prefix", mask.leading_ones().to_string());
+            }
+        }
+        Ok(network)
     }
 
     /// What was asked for last time, and where that is kept from now on.

@@ -125,4 +125,3 @@ fn card(host: &dyn Host, gpu: &Gpu) -> Result<Card> {
     let numa_node = devices.iter().find(|device| device.address == *first).and_then(|device| device.numa_node);
     Ok(Card { functions: functions.collect(), numa_node })
 }
-
