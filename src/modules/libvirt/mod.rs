@@ -7,6 +7,8 @@ pub mod domain;
 pub mod evdev;
 pub mod hooks;
 pub mod looking_glass;
+pub mod import;
+pub mod lint;
 pub mod network;
 pub mod ovmf;
 pub mod pool;
