@@ -260,9 +260,14 @@ const GUESTS: &[&str] = &[
     "{name: g, memory: 1 GiB, xml: \"<devices><tpm model='tpm-tis'><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm><serial type='pty'/><console type='pty'/><input type='evdev'><source dev='/dev/input/event0' grab='all' repeat='on'/></input></devices>\"}",
 ];
 
+/// One guest a line: each parameter and each preset, without name and memory.
+const DESCRIBED: &str = include_str!("libvirt_real/described.txt");
+
 fn many_kinds_of_guests_are_fixpoints() {
+    let described = DESCRIBED.lines().map(|line| format!("{{name: g, memory: 1 GiB, {line}}}"));
+    let guests = GUESTS.iter().map(|guest| (*guest).to_string()).chain(described);
     let wrong: Vec<String> =
-        GUESTS.iter().filter_map(|guest| fixpoint(guest).err().map(|e| format!("{guest}: {e}"))).collect();
+        guests.filter_map(|guest| fixpoint(&guest).err().map(|e| format!("{guest}: {e}"))).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 

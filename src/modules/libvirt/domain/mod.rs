@@ -1,20 +1,23 @@
 //! `libvirt_domain`: a guest, described in a few lines.
 
 pub mod compare;
+pub mod context;
 pub mod devices;
+pub mod identity;
 pub mod normal;
 pub mod params;
+pub mod pinning;
+pub mod presets;
 pub mod render;
 
 pub use params::{LibvirtDomain, State};
 
 use crate::change::{Content, Diff, Effect, Op, Plan, Run};
-use crate::host::{Error, Family, Host, Result, Virt, VirtKind};
+use crate::host::{Error, Host, Result, Virt, VirtKind};
 use crate::modules::Module;
 use crate::modules::libvirt::xml::{self, Element};
-use crate::modules::libvirt::{descriptors, lint, ovmf, virsh};
-use params::Firmware;
-use render::{ChosenFirmware, Context, Wanted};
+use crate::modules::libvirt::{lint, virsh};
+use render::Wanted;
 
 /// Where the last intent of each guest is kept.
 const STAMPS: &str = "/var/lib/vfio-provision/domains";
@@ -22,6 +25,9 @@ const STAMPS: &str = "/var/lib/vfio-provision/domains";
 impl Module for LibvirtDomain {
     const NAME: &'static str = "libvirt_domain";
     const SUMMARY: &'static str = "Define, change, start and stop a libvirt guest";
+    const INVENTORY_NAME: Option<&'static str> = Some("identity");
+    const FILES: &'static [(&'static str, &'static str)] = &[("definition_file", "definition")];
+    const TEMPLATES: &'static [(&'static str, &'static str)] = &[("definition_template", "definition")];
 
     fn plan(&self, host: &dyn Host) -> Result<Plan> {
         let name = self.name.0.as_str();
@@ -165,41 +171,6 @@ impl LibvirtDomain {
         Ok((if changed { xml.print() } else { old.map(|old| old.xml.clone()).unwrap_or_default() }, changed))
     }
 
-    fn context(&self, host: &dyn Host, current: Option<Element>) -> Result<Context> {
-        let mut gpu_functions = Vec::new();
-        for gpu in self.gpus.iter().flat_map(|list| list.iter()) {
-            if let Some(address) = gpu.address {
-                gpu_functions.extend(lint::about::functions_of(host, &address.0)?);
-            }
-        }
-        let has_uefi = current.as_ref().and_then(|c| c.get("os")).is_some_and(render::has_uefi);
-        let firmware = match self.firmware {
-            Some(firmware @ (Firmware::Ovmf | Firmware::OvmfSecureboot)) if !has_uefi => {
-                let secure = firmware == Firmware::OvmfSecureboot;
-                let machine = self.machine.clone().or_else(|| {
-                    current.as_ref().and_then(|c| c.at(&["os", "type"])?.attribute("machine").map(str::to_string))
-                });
-                let wish = descriptors::Wish {
-                    machine: machine.unwrap_or_else(|| "q35".to_string()),
-                    secure_boot: secure,
-                    enrolled_keys: secure.then_some(true),
-                };
-                let firmware = ovmf::find(host, &wish)?;
-                Some(ChosenFirmware {
-                    loader: firmware.loader,
-                    nvram_template: Some(firmware.nvram_template),
-                    format: firmware.format,
-                })
-            }
-            _ => None,
-        };
-        let emulator = match (&current, self.arch.as_deref().unwrap_or("x86_64")) {
-            (None, "x86_64") => default_emulator(host)?,
-            _ => None,
-        };
-        Ok(Context { current, emulator, firmware, gpu_functions })
-    }
-
     fn same_uuid(&self, name: &str, current: &Element) -> Result<()> {
         match (&self.uuid, current.text_at(&["uuid"])) {
             (Some(stated), Some(has)) if !normal::same_text("uuid", stated, &has) => Err(Error::refused(format!(
@@ -285,23 +256,6 @@ fn write_stamp(host: &dyn Host, plan: &mut Plan, path: &str, content: &str) -> R
         Vec::new(),
     );
     Ok(())
-}
-
-/// QEMU's path: the one that is there, or the one that the distribution's package brings.
-fn default_emulator(host: &dyn Host) -> Result<Option<String>> {
-    let Ok(os) = host.os() else { return Ok(None) };
-    let paths: &[&str] = match os.family {
-        Family::El => &["/usr/libexec/qemu-kvm"],
-        Family::Fedora => &["/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-kvm"],
-        Family::Debian | Family::Ubuntu | Family::Arch => &["/usr/bin/qemu-system-x86_64"],
-        Family::Suse => &["/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-kvm"],
-    };
-    for path in paths {
-        if host.exists(path)? {
-            return Ok(Some((*path).to_string()));
-        }
-    }
-    Ok(paths.first().map(|path| (*path).to_string()))
 }
 
 #[cfg(test)]
