@@ -176,9 +176,14 @@ impl LibvirtNetwork {
     }
 
     /// A network that runs and goes on running: changed at once where libvirt can, else said.
-    fn plan_live(&self, host: &dyn Host, plan: &mut Plan, old: &Virt, defined: &Element) -> Result<bool> {
-        let Some(running) = self.running(host, old, defined)? else { return Ok(false) };
-        let live = live(defined, &running);
+    fn plan_live(&self, host: &dyn Host, plan: &mut Plan, old: &Virt, state: &mut Virt) -> Result<bool> {
+        let defined = self.read(&state.xml)?;
+        let Some(running) = self.running(host, old, &defined)? else { return Ok(false) };
+        let live = live(&defined, &running);
+        if !live.updates.is_empty() {
+            // What runs is not part of what is foreseen; that it is changed must be.
+            state.xml.push_str("<!-- and so it runs -->\n");
+        }
         // What is told as a change of the definition is not told twice.
         let told = plan.actions.iter().any(|action| !action.diffs.is_empty());
         for update in live.updates {
@@ -189,7 +194,7 @@ impl LibvirtNetwork {
                 if let Some(parent) = &parent {
                     argv.extend(["--parent-index", parent.as_str()]);
                 }
-                virsh(&argv, Vec::new())
+                virsh(&argv, self.effect(Some(state)))
             };
             let mut run = argv(update.command, &update.xml);
             run.undo = Some(argv(update.undo.0, &update.undo.1).argv);
@@ -252,7 +257,7 @@ impl Module for LibvirtNetwork {
         let defined = self.read(&state.xml)?;
         let mut restart_required = false;
         if let Some(old) = current.filter(|old| old.active && self.active.0) {
-            restart_required = self.plan_live(host, &mut plan, &old, &defined)?;
+            restart_required = self.plan_live(host, &mut plan, &old, &mut state)?;
         }
         if self.autostart.0 != state.autostart {
             state.autostart = self.autostart.0;
