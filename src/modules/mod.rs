@@ -170,6 +170,7 @@ pub static TABLE: &[Entry] = &[
     on_machine::<libvirt::daemon::Libvirt>(),
     on_machine::<libvirt::domain::LibvirtDomain>(),
     on_machine::<libvirt::network::LibvirtNetwork>(),
+    on_machine::<libvirt::pool::LibvirtPool>(),
     on_machine::<libvirt::ovmf::Ovmf>(),
     on_machine::<libvirt::virtio_win::VirtioWin>(),
     on_machine::<libvirt::volume::LibvirtVolume>(),
