@@ -12,6 +12,7 @@
 //! `VFIO_PROVISION_LAB=all` is `--all`, `VFIO_PROVISION_LAB=off` skips. What it is made of, and its numbers: docs/lab.md.
 
 mod lab {
+    pub mod boots;
     pub mod cuts;
     pub mod image;
     pub mod kernel;
@@ -31,7 +32,7 @@ use std::time::Instant;
 use lab::image::Kind;
 use lab::options::Options;
 use lab::report::{Outcome, Report};
-use lab::{cuts, image, kernel, late, refusals, site, undo};
+use lab::{boots, cuts, image, kernel, late, refusals, site, undo};
 
 /// What a scenario needs to know.
 pub struct Lab {
@@ -58,11 +59,13 @@ const SCENARIOS: &[Scenario] = &[
     scenario("debian/undo", Kind::Debian, false, undo::undo),
     scenario("debian/rollback", Kind::Debian, false, undo::rollback),
     scenario("debian/refusals", Kind::Debian, false, refusals::refusals),
+    scenario("debian/boots", Kind::Debian, false, boots::boots),
     scenario("debian/late", Kind::Debian, false, late::debian),
     scenario("debian/cuts", Kind::Debian, false, cuts::cuts),
     scenario("el/site", Kind::El, false, site::site),
     scenario("el/undo", Kind::El, false, undo::undo),
     scenario("el/rollback", Kind::El, false, undo::rollback),
+    scenario("el/boots", Kind::El, false, boots::boots),
     scenario("el/late", Kind::El, false, late::el),
     scenario("el/cuts", Kind::El, false, cuts::cuts),
 ];

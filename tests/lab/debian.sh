@@ -53,7 +53,9 @@ GRUB_CMDLINE_LINUX_DEFAULT=""
 GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0"
 GRUB_TERMINAL="console serial"
 END
-first_boot grub-install --target=i386-pc /dev/vda '&&' update-grub
+# The installer's choice "targeted": an initramfs for this machine, which emulation makes and loads in a tenth of the time.
+echo 'MODULES=dep' | put /etc/initramfs-tools/conf.d/driver-policy
+first_boot update-initramfs -u '&&' grub-install --target=i386-pc /dev/vda '&&' update-grub
 # The kernel and its initramfs by names that do not change.
 cp "$root"/boot/vmlinuz-* "$LAB_OUT/vmlinuz"
 cp "$root"/boot/initrd.img-* "$LAB_OUT/initrd"
