@@ -27,6 +27,11 @@ fn the_modules_reference_is_current() {
 }
 
 #[test]
+fn the_rules_of_guests_are_current() {
+    is_current("lint-rules.md", &vfio_provision::modules::libvirt::lint::page());
+}
+
+#[test]
 fn the_events_schema_is_current() {
     is_current("events.schema.json", &told(&["schema", "events"]));
 }
@@ -34,8 +39,9 @@ fn the_events_schema_is_current() {
 #[test]
 fn the_command_line_reference_is_current() {
     let mut page = String::from("# The command line\n\nMade from `--help`; a test compares. Do not edit.\n");
-    for command in ["", "plan", "apply", "merge-reports", "doc", "schema"] {
-        let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
+    let of_domain = ["domain import", "domain render", "domain diff", "domain lint"];
+    for command in ["", "plan", "apply", "merge-reports", "doc", "schema", "domain"].into_iter().chain(of_domain) {
+        let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let name = format!("vfio-provision {command}");
         page.push_str(&format!("\n## {}\n\n```\n{}```\n", name.trim_end(), told(&arguments)));
     }

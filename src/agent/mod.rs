@@ -2,6 +2,7 @@
 //! what carries them.
 
 pub mod child;
+pub mod domains;
 pub mod frame;
 pub mod history;
 pub mod journal;

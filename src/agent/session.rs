@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
+use super::domains;
 use super::guard::{self, Armed};
 use super::inbox::Inbox;
 use super::journal::Journal;
@@ -192,6 +193,9 @@ impl Session {
                 None => Err(Error::failed("this user has no place for records of runs on this machine")),
             };
         }
+        if task.module == domains::DOMAINS {
+            return domains::ask(&task.parameters, self.machine.as_ref());
+        }
         match modules::find(&task.module).map(|entry| &entry.side) {
             Some(Side::Machine(ask)) => ask(task.parameters.clone(), self.machine.as_ref()),
             _ => Err(Error::parameters(format!("this machine's program has no module `{}`", task.module))),
@@ -241,7 +245,8 @@ impl Session {
                 }
             }
             self.do_actions(task, &plan, outcome, tell)?;
-            if plan.act {
+            // What follows a boot is asked of the agent that the new boot starts.
+            if plan.act || (outcome.rebooted && self.mode == Mode::Apply && !self.machine.is_recorded()) {
                 break;
             }
             staged = plan.staged;

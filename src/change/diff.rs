@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::unified::unified;
 
+/// The kind of a diff that says that the next boot is a trial: who restarts the machine must come back and confirm it.
+pub const TRIAL_BOOT: &str = "trial_boot";
+
 /// What one action changes about one thing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diff {

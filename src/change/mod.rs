@@ -8,4 +8,4 @@ pub mod undo;
 mod unified;
 
 pub use action::{Action, Content, Effect, Guard, Op, Plan, Run, SENT, Wait};
-pub use diff::Diff;
+pub use diff::{Diff, TRIAL_BOOT};

@@ -2,6 +2,10 @@
 
 mod apply;
 mod doc;
+mod domain;
+mod domain_diff;
+mod domain_import;
+mod domain_load;
 mod merge_reports;
 pub mod options;
 mod pull;
@@ -87,6 +91,7 @@ pub fn main() -> ExitStatus {
                 }
             }
         }
+        Command::Domain(command) => domain::domain(&command),
         Command::Vault(command) => vault::vault(&command),
     }
 }

@@ -38,6 +38,10 @@ pub enum Command {
     Doc(DocOptions),
     /// Print a JSON Schema: of playbooks' modules, or of the lines that `--output json` prints.
     Schema(SchemaOptions),
+    /// Describe guests: import what libvirt has, render, compare and check descriptions; on files alone, unless a host is
+    /// named.
+    #[command(subcommand)]
+    Domain(DomainCommand),
     /// Encrypt and decrypt files and values, as ansible-vault does.
     #[command(subcommand)]
     Vault(VaultCommand),
@@ -332,6 +336,132 @@ pub enum SchemaKind {
     Modules,
     /// The lines of `--output json`.
     Events,
+}
+
+/// `domain`.
+#[derive(Debug, Subcommand)]
+pub enum DomainCommand {
+    /// Turn a guest's XML into its short description, without losing anything.
+    Import(DomainImport),
+    /// Print the XML that a description means, with a comment of where each part came from.
+    Render(DomainRender),
+    /// Compare two guests, each a description or XML: what WANTED would change of CURRENT.
+    Diff(DomainDiff),
+    /// Check guests, descriptions or XML, for what libvirt swallows and people regret.
+    Lint(DomainLint),
+}
+
+/// `domain import`.
+#[derive(Debug, Args)]
+pub struct DomainImport {
+    /// XML as `virsh dumpxml --inactive --security-info NAME` prints it (`-` is standard input); with --host, names of
+    /// guests.
+    #[arg(value_name = "FILE|NAME", required_unless_present = "all")]
+    pub what: Vec<String>,
+    /// Ask this host of the inventory for its guests. Nothing is changed there.
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// All guests of the host, with whether they start with it, its networks and its pools: a file for `host_vars`.
+    #[arg(long, requires = "host", conflicts_with = "what")]
+    pub all: bool,
+    /// Leave out what the machine that has the guest keeps: UUID, MAC, guest addresses, controllers, QEMU's path, which build
+    /// of UEFI.
+    #[arg(long)]
+    pub short: bool,
+    /// What is printed: entries of `vms` for `host_vars`, tasks, or the parameters alone.
+    #[arg(long = "as", value_enum, default_value_t = ImportForm::Vms, value_name = "FORM", conflicts_with = "all")]
+    pub form: ImportForm,
+    /// An inventory: INI, YAML, or a folder of them; may be given more than once.
+    #[arg(short, long, value_name = "PATH")]
+    pub inventory: Vec<PathBuf>,
+    /// The vaults' passwords.
+    #[command(flatten)]
+    pub vault: VaultPasswords,
+    /// Become another user on the host (root unless `ansible_become_user` says otherwise); libvirt asks for that.
+    #[arg(short, long = "become")]
+    pub become_: bool,
+    /// Ask for the password that becoming wants.
+    #[arg(short = 'K', long)]
+    pub ask_become_pass: bool,
+}
+
+/// What `domain import` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ImportForm {
+    /// Entries of `vms`, as the role `guests` takes them.
+    Vms,
+    /// A task with `libvirt_domain`.
+    Task,
+    /// The parameters of `libvirt_domain`.
+    Parameters,
+}
+
+/// Variables for templates in descriptions.
+#[derive(Debug, Args)]
+pub struct DomainVars {
+    /// An inventory, for templates in descriptions; may be given more than once.
+    #[arg(short, long, value_name = "PATH", requires = "host")]
+    pub inventory: Vec<PathBuf>,
+    /// The host whose variables they use.
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// Variables that win over all others: `k=v k2=v2`, JSON or YAML, or @FILE; may be given more than once.
+    #[arg(short, long, value_name = "VARS")]
+    pub extra_vars: Vec<String>,
+    /// The vaults' passwords.
+    #[command(flatten)]
+    pub vault: VaultPasswords,
+}
+
+/// `domain render`.
+#[derive(Debug, Args)]
+pub struct DomainRender {
+    /// The description: parameters of `libvirt_domain`, tasks, or a file with `vms`; `-` is standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Only the guest of this name.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Without comments.
+    #[arg(long)]
+    pub plain: bool,
+    /// Variables.
+    #[command(flatten)]
+    pub vars: DomainVars,
+}
+
+/// `domain diff`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 the same; 2 they differ; 1 an error.")]
+pub struct DomainDiff {
+    /// What should be: a description or XML; `-` is standard input.
+    pub wanted: PathBuf,
+    /// What is: a description or XML; `-` is standard input.
+    pub current: PathBuf,
+    /// The guest of this name, where there are several.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Show the difference of the XML too.
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Variables.
+    #[command(flatten)]
+    pub vars: DomainVars,
+}
+
+/// `domain lint`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 fine, or warnings only; 2 errors; 1 a file can't be read.")]
+pub struct DomainLint {
+    /// Descriptions or XML; `-` is standard input. Several are checked against each other, as guests of one machine.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Leave out what these rules find (docs/lint-rules.md has their names); may be given more than once.
+    #[arg(long, value_name = "RULE", value_delimiter = ',')]
+    pub silence: Vec<String>,
+    /// Variables.
+    #[command(flatten)]
+    pub vars: DomainVars,
 }
 
 /// Where vault passwords come from.

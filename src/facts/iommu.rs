@@ -112,6 +112,15 @@ pub fn read<H: Host + ?Sized>(host: &H) -> Result<Iommu> {
     Ok(Iommu { table, units, groups, interrupt_remapping })
 }
 
+/// Can it remap interrupts? The same answer as that of [`read`], without all the groups.
+///
+/// # Errors
+/// When the machine can't be read.
+pub fn remaps_interrupts<H: Host + ?Sized>(host: &H) -> Result<Option<bool>> {
+    let table = host.exists("/sys/firmware/acpi/tables/DMAR")?.then_some(Table::Dmar);
+    interrupt_remapping(host, table, &host.list("/sys/class/iommu")?)
+}
+
 fn region(line: &str) -> Option<Region> {
     let mut words = line.split_whitespace().map(str::to_string);
     Some(Region { start: words.next()?, end: words.next()?, kind: words.next()? })

@@ -283,6 +283,31 @@ fn bars(resource: &str) -> Vec<Bar> {
         .collect()
 }
 
+/// What a function says it is, and never changes.
+#[derive(Debug, PartialEq, Eq)]
+struct Numbers {
+    class: u32,
+    id: PciId,
+    subsystem: Option<PciId>,
+}
+
+impl Numbers {
+    /// From `uevent`, one file where there would be five (kernel: pci_uevent, drivers/pci/pci-driver.c); `None` when it
+    /// does not say all.
+    fn of(uevent: &str) -> Option<Numbers> {
+        let value = |key: &str| uevent.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        Some(Numbers {
+            class: hex(value("PCI_CLASS")?)?,
+            id: value("PCI_ID")?.parse().ok()?,
+            subsystem: Some(value("PCI_SUBSYS_ID")?.parse().ok()?),
+        })
+    }
+}
+
+fn short_id(vendor: u32, device: u32) -> PciId {
+    PciId { vendor: (vendor & 0xffff) as u16, device: (device & 0xffff) as u16 }
+}
+
 /// Reads one function; `None` when there is none at this address.
 ///
 /// # Errors
@@ -298,12 +323,18 @@ pub fn device<H: Host + ?Sized>(host: &H, address: PciAddress) -> Result<Option<
         true => Ok(host.read_link(&format!("{folder}/{name}"))?.as_deref().and_then(last_part)),
         false => Ok(None),
     };
-    let (Some(vendor), Some(id)) = (number("vendor")?, number("device")?) else { return Ok(None) };
-    let subsystem = match (number("subsystem_vendor")?, number("subsystem_device")?) {
-        (Some(vendor), Some(device)) if vendor != 0 => {
-            Some(PciId { vendor: (vendor & 0xffff) as u16, device: (device & 0xffff) as u16 })
+    let uevent = if has("uevent") { host.read_text(&format!("{folder}/uevent"))? } else { None };
+    let numbers = match Numbers::of(uevent.as_deref().unwrap_or_default()) {
+        Some(numbers) => numbers,
+        None => {
+            let (Some(vendor), Some(id)) = (number("vendor")?, number("device")?) else { return Ok(None) };
+            let subsystem = number("subsystem_vendor")?.zip(number("subsystem_device")?);
+            Numbers {
+                class: number("class")?.unwrap_or(0),
+                id: short_id(vendor, id),
+                subsystem: subsystem.map(|(vendor, device)| short_id(vendor, device)),
+            }
         }
-        _ => None,
     };
     let decimal = |name: &str| Ok(file(name)?.and_then(|text| text.parse::<u32>().ok()));
     let driver_override = file("driver_override")?;
@@ -317,9 +348,9 @@ pub fn device<H: Host + ?Sized>(host: &H, address: PciAddress) -> Result<Option<
     let group: Option<String> = link("iommu_group")?;
     Ok(Some(Device {
         address,
-        class: number("class")?.unwrap_or(0),
-        id: PciId { vendor: (vendor & 0xffff) as u16, device: (id & 0xffff) as u16 },
-        subsystem,
+        class: numbers.class,
+        id: numbers.id,
+        subsystem: numbers.subsystem.filter(|id| id.vendor != 0),
         revision: number("revision")?.and_then(|n| u8::try_from(n).ok()),
         driver: link("driver")?,
         // An override that was never set reads `(null)`.
@@ -406,6 +437,29 @@ pub fn gather<H: Host + ?Sized>(host: &H) -> Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_file_says_as_much_as_five() {
+        let uevent =
+            "DRIVER=nouveau\nPCI_CLASS=30000\nPCI_ID=10DE:1430\nPCI_SUBSYS_ID=10DE:1190\nPCI_SLOT_NAME=0000:82:00.0\n";
+        let folder = "/sys/bus/pci/devices/0000:82:00.0";
+        let files = [("class", "0x030000\n"), ("vendor", "0x10de\n"), ("device", "0x1430\n")];
+        let more = [("subsystem_vendor", "0x10de\n"), ("subsystem_device", "0x1190\n")];
+        let place = |name: &str| format!("{folder}/{name}");
+        let slow: Vec<(String, &str)> = files.iter().chain(&more).map(|(name, text)| (place(name), *text)).collect();
+        // A file that contradicts shows that it was not asked.
+        let fast = vec![(place("uevent"), uevent), (place("class"), "0x060000\n")];
+        let half = vec![(place("uevent"), "PCI_ID=1:2\n")].into_iter().chain(slow.clone()).collect::<Vec<_>>();
+        let read = |files: &[(String, &str)]| {
+            let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+            let found = device(&machine(&files), "82:00.0".parse().unwrap()).unwrap().unwrap();
+            (found.class, found.id.to_string(), found.subsystem.map(|id| id.to_string()))
+        };
+        let all = (0x030000, "10de:1430".to_string(), Some("10de:1190".to_string()));
+        assert_eq!(read(&slow), all);
+        assert_eq!(read(&fast), all);
+        assert_eq!(read(&half), all);
+    }
     use crate::host::overlay::testing::machine;
     use proptest::prelude::*;
 

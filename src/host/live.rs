@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -70,36 +71,173 @@ fn open_regular(path: &str) -> Result<fs::File> {
     fs::File::open(path).map_err(io("read", path))
 }
 
+fn stat_of(metadata: &fs::Metadata) -> Stat {
+    let kind = match metadata.file_type() {
+        kind if kind.is_file() => FileKind::File,
+        kind if kind.is_dir() => FileKind::Folder,
+        kind if kind.is_symlink() => FileKind::Link,
+        _ => FileKind::Other,
+    };
+    Stat {
+        kind,
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        size: metadata.len(),
+        mtime: metadata.mtime(),
+    }
+}
+
+/// What the kernel says of a path; that nothing is there is no error.
+fn looked(path: &str, answer: std::io::Result<fs::Metadata>) -> Result<Option<Stat>> {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    match answer {
+        Ok(metadata) => Ok(Some(stat_of(&metadata))),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            Err(Error::failed(format!("too many links on the way to {path}")))
+        }
+        Err(error) => Err(Error::io("look at", path, &error)),
+    }
+}
+
+fn utf8_link(path: &str, target: std::path::PathBuf) -> Result<String> {
+    target
+        .into_os_string()
+        .into_string()
+        .map_err(|_| Error::failed(format!("the link {path} points to a name that is not UTF-8")))
+}
+
+fn names(path: &str, entries: fs::ReadDir) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in entries {
+        // A name that is not UTF-8 can't be said in a playbook either, so nothing here asks for it.
+        if let Ok(name) = entry.map_err(io("list", path))?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn is_folder(path: &str) -> Error {
+    Error::failed(format!("{path} is a folder, not a file"))
+}
+
+/// A file of sysfs, where nothing but folders, links and regular files can be: nobody needs to look before opening. What
+/// fits into a page comes at one read (kernel: Documentation/filesystems/sysfs.rst).
+fn attribute(path: &str) -> Result<Option<Vec<u8>>> {
+    let mut file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) => {
+            // What is there and can't be opened is an error, whatever the kernel calls it.
+            return match looked(path, fs::metadata(path))? {
+                None => Ok(None),
+                Some(_) => Err(Error::io("read", path, &error)),
+            };
+        }
+    };
+    let mut bytes = vec![0; 4096];
+    match file.read(&mut bytes) {
+        Ok(read) if read < bytes.len() => bytes.truncate(read),
+        Ok(_) => {
+            file.read_to_end(&mut bytes).map_err(io("read", path))?;
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => return Err(is_folder(path)),
+        Err(error) => return Err(Error::io("read", path, &error)),
+    }
+    Ok(Some(bytes))
+}
+
+/// Where the kernel comes to when it follows this path, if it tells.
+fn opened_path(path: &str) -> Option<String> {
+    use rustix::fs::{Mode, OFlags};
+    let opened = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let real =
+        fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).ok()?.into_os_string().into_string().ok()?;
+    // Something that is gone by now, or stands outside of this root, has a name that is no path.
+    (real.starts_with('/') && !real.ends_with(" (deleted)")).then_some(real)
+}
+
+/// A path that means the same wherever this process stands.
+fn absolute(path: &str) -> Result<&str> {
+    if path.starts_with('/') { Ok(path) } else { Err(Error::failed(format!("`{path}` is not an absolute path"))) }
+}
+
+/// Without a slash or a dot at its end: the kernel would follow a link there, and would mind a file.
+fn without_end(path: &str) -> &str {
+    let mut rest = path;
+    while let Some(shorter) = rest.strip_suffix('/').or_else(|| rest.strip_suffix("/.")) {
+        rest = shorter;
+    }
+    if rest.is_empty() { "/" } else { rest }
+}
+
 impl Host for Live {
     fn raw_lstat(&self, path: &str) -> Result<Option<Stat>> {
+        looked(path, fs::symlink_metadata(path))
+    }
+
+    fn raw_link(&self, path: &str) -> Result<Option<String>> {
+        use std::io::ErrorKind::{InvalidInput, NotADirectory, NotFound};
+        match fs::read_link(path) {
+            Ok(target) => utf8_link(path, target).map(Some),
+            // EINVAL: something that is no link.
+            Err(error) if matches!(error.kind(), InvalidInput | NotADirectory | NotFound) => Ok(None),
+            Err(error) => Err(Error::io("read the link", path, &error)),
+        }
+    }
+
+    // Here the kernel follows links, at once; facts alone ask for more than a thousand files.
+    fn stat(&self, path: &str) -> Result<Option<Stat>> {
+        let path = without_end(absolute(path)?);
+        looked(path, fs::metadata(path))
+    }
+
+    fn lstat(&self, path: &str) -> Result<Option<Stat>> {
+        self.raw_lstat(without_end(absolute(path)?))
+    }
+
+    fn read_link(&self, path: &str) -> Result<Option<String>> {
+        self.raw_link(without_end(absolute(path)?))
+    }
+
+    fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        let path = without_end(absolute(path)?);
+        if path.starts_with("/sys/") {
+            return attribute(path);
+        }
+        match self.stat(path)? {
+            None => Ok(None),
+            Some(Stat { kind: FileKind::Folder, .. }) => Err(is_folder(path)),
+            // A pipe would block for ever, a device may have no end.
+            Some(Stat { kind: FileKind::Other, .. }) => Err(Error::failed(format!("{path} is not a regular file"))),
+            Some(_) => fs::read(path).map(Some).map_err(io("read", path)),
+        }
+    }
+
+    fn list(&self, path: &str) -> Result<Vec<String>> {
         use std::io::ErrorKind::{NotADirectory, NotFound};
-        let metadata = match fs::symlink_metadata(path) {
-            Ok(metadata) => metadata,
-            Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(None),
-            Err(error) => return Err(Error::io("look at", path, &error)),
-        };
-        let kind = match metadata.file_type() {
-            kind if kind.is_file() => FileKind::File,
-            kind if kind.is_dir() => FileKind::Folder,
-            kind if kind.is_symlink() => FileKind::Link,
-            _ => FileKind::Other,
-        };
-        Ok(Some(Stat {
-            kind,
-            mode: metadata.mode() & 0o7777,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-            size: metadata.len(),
-            mtime: metadata.mtime(),
-        }))
+        match fs::read_dir(absolute(path)?) {
+            Ok(entries) => names(path, entries),
+            Err(error) if matches!(error.kind(), NotADirectory | NotFound) => Ok(Vec::new()),
+            Err(error) => match self.stat(path)? {
+                Some(Stat { kind: FileKind::Folder, .. }) => Err(Error::io("list", path, &error)),
+                _ => Ok(Vec::new()),
+            },
+        }
+    }
+
+    fn real_path(&self, path: &str) -> Result<String> {
+        // The kernel only knows paths to something that is there.
+        match opened_path(absolute(path)?) {
+            Some(real) => Ok(real),
+            None => super::resolve(self, path, true),
+        }
     }
 
     fn raw_read_link(&self, path: &str) -> Result<String> {
-        let target = fs::read_link(path).map_err(io("read the link", path))?;
-        target
-            .into_os_string()
-            .into_string()
-            .map_err(|_| Error::failed(format!("the link {path} points to a name that is not UTF-8")))
+        utf8_link(path, fs::read_link(path).map_err(io("read the link", path))?)
     }
 
     fn raw_read(&self, path: &str) -> Result<Vec<u8>> {
@@ -109,15 +247,7 @@ impl Host for Live {
     }
 
     fn raw_list(&self, path: &str) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(path).map_err(io("list", path))? {
-            // A name that is not UTF-8 can't be said in a playbook either, so nothing here asks for it.
-            if let Ok(name) = entry.map_err(io("list", path))?.file_name().into_string() {
-                names.push(name);
-            }
-        }
-        names.sort();
-        Ok(names)
+        names(path, fs::read_dir(path).map_err(io("list", path))?)
     }
 
     fn raw_xattrs(&self, path: &str) -> Result<Vec<(String, Vec<u8>)>> {
@@ -232,4 +362,82 @@ impl Machine for Live {
 fn getent(database: &str, name: &str) -> Result<Option<String>> {
     let output = command::run(&["getent", "--", database, name], QUERY_TIME)?;
     Ok((output.code == 0).then(|| output.stdout.lines().next().unwrap_or("").to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::host::Overlay;
+
+    /// The kernel's way through links is the one that a plan's overlay takes by itself.
+    #[test]
+    fn links_lead_where_they_lead_in_a_plan() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("real/deep")).unwrap();
+        fs::write(at("real/deep/file"), "one\ntwo\n").unwrap();
+        for (target, name) in [
+            ("real", "short"),
+            ("deep/file", "real/inner"),
+            ("../short/deep", "real/round"),
+            ("nowhere", "dangling"),
+            ("loop", "loop"),
+            ("/dev/null", "device"),
+        ] {
+            symlink(target, at(name)).unwrap();
+        }
+        let (live, plan) = (Live::new(), Overlay::new(Live::new()));
+        for way in [
+            "real",
+            "real/",
+            "real/.",
+            "short",
+            "short/",
+            "short/deep/..",
+            "short/inner",
+            "short/inner/",
+            "real/round",
+            "real/round/file",
+            "short/round/../deep/file",
+            "dangling",
+            "dangling/x",
+            "loop",
+            "loop/x",
+            "device",
+            "real/deep/file/x",
+            "real/deep/file/",
+            "missing",
+            "missing/x",
+            "",
+            ".",
+            "//real//deep",
+        ] {
+            let path = format!("{}/{way}", folder.path().display());
+            assert_eq!(live.stat(&path).ok(), plan.stat(&path).ok(), "stat {path}");
+            assert_eq!(live.read(&path).ok(), plan.read(&path).ok(), "read {path}");
+            assert_eq!(live.lstat(&path).ok(), plan.lstat(&path).ok(), "lstat {path}");
+            assert_eq!(live.read_link(&path).ok(), plan.read_link(&path).ok(), "read_link {path}");
+            assert_eq!(live.list(&path).ok(), plan.list(&path).ok(), "list {path}");
+            assert_eq!(live.real_path(&path).ok(), plan.real_path(&path).ok(), "real_path {path}");
+        }
+        let looped = format!("{}/loop", folder.path().display());
+        assert!(live.stat(&looped).unwrap_err().to_string().contains("too many links"));
+        assert!(live.stat("etc/passwd").is_err() && live.read("etc/passwd").is_err());
+    }
+
+    #[test]
+    fn attributes_are_read_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        for size in [0, 1, 4095, 4096, 4097, 9000] {
+            let content: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+            fs::write(at("file"), &content).unwrap();
+            assert_eq!(attribute(&at("file")).unwrap(), Some(content), "{size}");
+        }
+        assert_eq!(attribute(&at("missing")).unwrap(), None);
+        assert_eq!(attribute(&at("file/below")).unwrap(), None);
+        assert!(attribute(&at("")).unwrap_err().to_string().contains("is a folder"));
+    }
 }

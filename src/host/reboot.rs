@@ -12,8 +12,8 @@ use super::{Error, FileKind, Result, Unit, VirtKind};
 use crate::change::{Effect, Op, Run};
 use crate::facts::{iommu, pci};
 use crate::modules::boot::loader::{self, Kind};
-use crate::modules::boot::{cmdline, grubenv};
-use crate::modules::{network, vfio};
+use crate::modules::boot::{cmdline, grubenv, trial};
+use crate::modules::{network, system, vfio};
 
 /// Command line, running kernel, devices, units and guests become what the boot configuration says.
 ///
@@ -25,6 +25,7 @@ pub fn predict(model: &dyn Model) -> Result<()> {
     vfio::predict_boot(model)?;
     network::predict_boot(model)?;
     modules(model)?;
+    system::hugepages::predict_boot(model)?;
     boot_id(model)?;
     units(model)?;
     guests(model)
@@ -45,20 +46,24 @@ fn kernel(model: &dyn Model) -> Result<()> {
         Err(_) => return Ok(()),
         Ok(boot) => boot,
     };
-    let mut effects = Vec::new();
-    if let Some(next) = boot.next() {
+    // A trial that is not confirmed goes before whatever the menu says.
+    let (next, mut effects) = match trial::next(model, &boot)? {
+        Some(next) => (Some((next.kernel, next.release, next.args)), next.effects),
+        None => (boot.next().map(|next| (next.kernel.clone(), next.version.clone(), next.args.clone())), Vec::new()),
+    };
+    if let Some((kernel, release, args)) = next {
         let running = model.read_text("/proc/cmdline")?.unwrap_or_default();
         let line = if boot.kind == Kind::SystemdBoot {
-            next.args.clone()
+            args
         } else {
             // GRUB puts the kernel's path in front, newer ones with the device.
             let old = cmdline::last_value(&running, "BOOT_IMAGE").unwrap_or_default();
             let device = old.split_once(')').map(|(device, _)| format!("{device})")).unwrap_or_default();
-            let device = if next.kernel.starts_with('(') { String::new() } else { device };
-            format!("BOOT_IMAGE={device}{} {}", next.kernel, cmdline::words(&next.args).join(" "))
+            let device = if kernel.starts_with('(') { String::new() } else { device };
+            format!("BOOT_IMAGE={device}{kernel} {}", cmdline::words(&args).join(" "))
         };
         effects.push(file("/proc/cmdline", format!("{}\n", line.trim_end())));
-        if let Some(release) = &next.version {
+        if let Some(release) = &release {
             effects.push(file("/proc/sys/kernel/osrelease", format!("{release}\n")));
         }
     }

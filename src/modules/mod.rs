@@ -2,6 +2,8 @@
 
 pub mod boot;
 pub mod control;
+#[cfg(test)]
+mod distributions;
 pub mod files;
 pub mod libvirt;
 pub mod network;
@@ -168,12 +170,25 @@ pub static TABLE: &[Entry] = &[
     on_machine::<libvirt::daemon::Libvirt>(),
     on_machine::<libvirt::domain::LibvirtDomain>(),
     on_machine::<libvirt::network::LibvirtNetwork>(),
+    on_machine::<libvirt::pool::LibvirtPool>(),
     on_machine::<libvirt::ovmf::Ovmf>(),
     on_machine::<libvirt::virtio_win::VirtioWin>(),
     on_machine::<libvirt::volume::LibvirtVolume>(),
     on_machine::<packages::package::Package>(),
     on_machine::<packages::rpm_key::RpmKey>(),
     on_machine::<packages::yum_repository::YumRepository>(),
+    on_machine::<libvirt::device_acl::DeviceAcl>(),
+    on_machine::<libvirt::evdev::Evdev>(),
+    on_machine::<libvirt::hooks::LibvirtHooks>(),
+    on_machine::<libvirt::looking_glass::LookingGlass>(),
+    on_machine::<libvirt::single_gpu::SingleGpu>(),
+    on_machine::<libvirt::swtpm::Swtpm>(),
+    on_machine::<system::cpu_governor::CpuGovernor>(),
+    on_machine::<system::cpu_isolation::CpuIsolation>(),
+    on_machine::<system::hugepages::HugePages>(),
+    on_machine::<system::tuned::Tuned>(),
+    on_machine::<vfio::acs_override::AcsOverride>(),
+    on_machine::<vfio::unsafe_interrupts::UnsafeInterrupts>(),
     on_machine::<system::group::Group>(),
     on_machine::<system::hostname::Hostname>(),
     on_machine::<system::kernel_module::Modprobe>(),

@@ -22,6 +22,7 @@ pub use model::{
     Become, Block, Common, Crowd, Item, LoopControl, Order, Origin, Play, Role, RoleHead, RoleUse, Rollout, Site, Task,
     Vars, Visit,
 };
+pub use parameters::check as check_parameters;
 pub use role::RoleFrom;
 
 /// Can this name be used in a template? A letter or `_`, then letters, digits and `_`.

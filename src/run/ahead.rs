@@ -18,6 +18,7 @@ use super::link::Link;
 use super::saved::SavedTask;
 use super::task::{Ended, censor};
 use crate::agent::protocol::{self, Mode, Outcome, Reply, Status};
+use crate::change::TRIAL_BOOT;
 use crate::host::Error;
 use crate::inventory::ConnectionKind;
 use crate::playbook::Task;
@@ -313,9 +314,11 @@ impl HostRun<'_> {
         let sink = Arc::clone(&self.shared.sink);
         sink.event(Event::Started { id: id.clone() });
         let mut begun = false;
+        let mut on_trial = false;
         let mut tell = |reply: Reply| match reply {
             Reply::Shown { mut diffs, .. } => {
                 begun = true;
+                on_trial |= diffs.iter().any(|diff| diff.kind == TRIAL_BOOT);
                 if asked.hidden {
                     diffs.iter_mut().for_each(censor);
                 }
@@ -375,7 +378,7 @@ impl HostRun<'_> {
         };
         if outcome.rebooted {
             let boot = self.link.as_ref().and_then(Link::known_boot);
-            self.come_back(boot, asked, id, &mut outcome);
+            self.come_back(boot, on_trial, asked, id, &mut outcome);
         }
         if asked.keep {
             self.saved.push(SavedTask::new(id, &asked.request).with(&outcome));

@@ -17,6 +17,7 @@ mod list;
 mod lock;
 mod peers;
 mod prelude;
+mod offline;
 mod render;
 mod resume;
 mod rollback;
@@ -55,8 +56,9 @@ use ways::Ways;
 pub use exact::execute as execute_saved;
 pub use interrupt::Interrupt;
 pub use list::Lists;
+pub use offline::Offline;
 pub use resume::State as Resume;
-pub use rollback::{Asked, Machines, Runs};
+pub use rollback::{Answers, Asked, Machines, Runs};
 pub use saved::{SavedHost, SavedPlan};
 pub use shard::Shard;
 

@@ -51,6 +51,9 @@ pub struct Asked {
 /// What one host answered: its runs, the oldest first, or why it did not.
 pub type Runs = Result<Vec<Value>, String>;
 
+/// What one host answered to several questions, or why it did not.
+pub type Answers = Result<Vec<Outcome>, String>;
+
 impl Asked {
     /// Finds the hosts.
     ///
@@ -104,6 +107,26 @@ impl Asked {
                 },
             };
             (name.to_string(), runs)
+        })?;
+        Ok(answers.into_iter().collect())
+    }
+
+    /// What every host answers to these questions (a module and its parameters each), in a dry run: nothing is changed.
+    ///
+    /// # Errors
+    /// When no threads can be had.
+    pub fn answers(&self, questions: &[(String, Value)]) -> Result<IndexMap<String, Answers>, Diagnostic> {
+        let run = run_name();
+        let answers: Vec<(String, Answers)> = self.each(|name, start| {
+            let ask = || -> Result<Vec<Outcome>, Error> {
+                let mut link = self.open((name, start), Mode::Plan, &run, "domain import")?;
+                let mut outcomes = Vec::new();
+                for (module, parameters) in questions {
+                    outcomes.push(link.task(self.task(start, module, parameters.clone()), &mut |_| ())?);
+                }
+                Ok(outcomes)
+            };
+            (name.to_string(), ask().map_err(|error| error.to_string()))
         })?;
         Ok(answers.into_iter().collect())
     }
@@ -172,6 +195,10 @@ impl Asked {
         (module, parameters): (&str, Value),
         tell: &mut dyn FnMut(Reply),
     ) -> Result<Outcome, Error> {
+        self.open((name, start), mode, run, "rollback")?.task(self.task(start, module, parameters), tell)
+    }
+
+    fn open(&self, (name, start): (&str, &HostStart), mode: Mode, run: &str, what: &str) -> Result<Link, Error> {
         let hello = Hello {
             version: env!("CARGO_PKG_VERSION").into(),
             machine: Link::machine(&start.connection, &start.folder)?,
@@ -180,10 +207,14 @@ impl Asked {
             pins: BTreeMap::new(),
             remote: super::link::is_remote(&start.connection),
             from: super::who(),
-            what: "rollback".into(),
+            what: what.into(),
             wait_for_lock: self.machines.wait_for_lock,
         };
-        let task = Task {
+        Link::open(name, &start.connection, hello, &self.ways)
+    }
+
+    fn task(&self, start: &HostStart, module: &str, parameters: Value) -> Task {
+        Task {
             id: 0,
             chain: 0,
             user: self.user(start),
@@ -193,8 +224,7 @@ impl Asked {
             no_log: false,
             timeout: None,
             expect: None,
-        };
-        Link::open(name, &start.connection, hello, &self.ways)?.task(task, tell)
+        }
     }
 
     /// Records are those of a user: root's, where the hosts' tasks become root.

@@ -43,7 +43,7 @@ fn a_machine_is_back_when_another_boot_answers() {
   gather_facts: false
   tasks:
     - copy: {dest: /root/before, content: x}
-    - reboot: {reasons: a new kernel, timeout: 12, test_command: test -e /run/up}
+    - reboot: {reasons: a new kernel, timeout: 12, test_command: test -e /run/up, trial: false}
       register: boot
     - copy: {dest: /root/after, content: \"{{ boot.rebooted }} {{ boot.elapsed }}\"}
 ",
@@ -62,4 +62,86 @@ fn a_machine_is_back_when_another_boot_answers() {
     assert_eq!(said.count(&hosts[2].name(), "unreachable"), 1, "{}", said.all());
     assert!(said.all().contains("the machine did not come back within 12 s"), "{}", said.all());
     assert!(hosts[2].path("/root/before").exists() && !hosts[2].path("/root/after").exists());
+}
+
+/// A boot folder that this program knows, and a command line that the boots of this test decide about.
+fn boots_grub(host: &Host) {
+    let release = host.sh("uname -r").trim().to_string();
+    let menu = format!(
+        "### BEGIN /etc/grub.d/10_linux ###\nmenuentry 'Debian' --class os $menuentry_id_option 'simple' {{\n\tlinux \
+         /boot/vmlinuz-{release} root=/dev/vda1 ro quiet\n\tinitrd /boot/initrd.img-{release}\n}}\n### END \
+         /etc/grub.d/10_linux ###\n### BEGIN /etc/grub.d/41_custom ###\nif [ -f ${{config_directory}}/custom.cfg ]; \
+         then\n  source ${{config_directory}}/custom.cfg\nfi\n### END /etc/grub.d/41_custom ###\n"
+    );
+    // GRUB can write to it, whatever the machine of this test is on.
+    host.sh("rm -rf /boot/* && truncate -s 16M /run/boot.img && mkfs.ext4 -q /run/boot.img && \
+         mount -o loop /run/boot.img /boot && rm -rf /etc/systemd/system && mkdir /etc/systemd/system");
+    host.write("/etc/os-release", "ID=debian\nVERSION_ID=\"12\"\nPRETTY_NAME=\"Debian 12\"\n");
+    host.write("/boot/grub/grub.cfg", &menu);
+    host.write("/boot/grub/grubenv", "# GRUB Environment Block\n");
+    host.write(&format!("/boot/vmlinuz-{release}"), "kernel");
+    host.write(&format!("/boot/initrd.img-{release}"), "image");
+    host.sh("touch -d 2001-01-01 /boot/initrd.img-*");
+    host.write("/usr/bin/grub-script-check", "#!/bin/sh\ngrep -q vfio-provision-trial \"$1\"\n");
+    host.write("/run/cmdline", &format!("BOOT_IMAGE=/boot/vmlinuz-{release} root=/dev/vda1 ro\n"));
+    host.write("/run/panic", "0\n");
+    host.sh("chmod 755 /usr/bin/grub-script-check; mount --bind /run/cmdline /proc/cmdline; \
+         mount --bind /run/panic /proc/sys/kernel/panic");
+}
+
+#[test]
+fn a_trial_is_confirmed_over_the_new_connection_or_has_failed() {
+    let Some(fleet) = fleet_of(HOSTS) else { return };
+    let hosts = fleet.take(2);
+    let controller = Controller::of(fleet, &hosts);
+    let away = "sleep 0.2; down; sleep 1; other";
+    // As GRUB would: what is on trial, once.
+    let on_trial = "sed -n 's/.*if linux \\(.*\\); then.*/BOOT_IMAGE=\\1/p' /boot/grub/custom.cfg > /run/cmdline; \
+                    sed -i 's/=armed/=tried/' /boot/grub/vfio-provision.env; echo 25 > /run/panic";
+    boots_by(&hosts[0], &format!("{away}; {on_trial}; /usr/sbin/sshd"));
+    // It panics, and comes back with what it had.
+    boots_by(
+        &hosts[1],
+        &format!("{away}; sed -i 's/=armed/=tried/' /boot/grub/vfio-provision.env; sleep 1; /usr/sbin/sshd"),
+    );
+    for host in &hosts {
+        boots_grub(host);
+        // Stops and starts of units are not what this is about.
+        host.write(
+            "/usr/bin/systemctl",
+            "#!/bin/sh\n[ \"$*\" = reboot ] || exit 0\necho x >> /root/boots\n\
+             setsid /root/boot > /dev/null 2>&1 < /dev/null &\n",
+        );
+        host.sh("chmod 755 /usr/bin/systemctl");
+    }
+    controller.write(
+        "boot.yml",
+        "- hosts: all
+  gather_facts: false
+  tasks:
+    - reboot: {reasons: another command line, timeout: 60}
+    - copy: {dest: /root/after, content: x}
+",
+    );
+    let said = controller.apply("boot.yml", &[]);
+    said.code(2);
+    let text = said.all();
+    for host in &hosts {
+        assert_eq!(host.read("/root/boots").as_deref(), Some("x\n"), "once\n{text}");
+    }
+    let (good, bad) = (&hosts[0], &hosts[1]);
+    assert!(good.path("/root/after").exists() && !bad.path("/root/after").exists(), "{text}");
+    assert!(!good.path("/boot/grub/custom.cfg").exists(), "{text}");
+    assert!(!good.path("/etc/systemd/system/vfio-provision-trial.timer").exists(), "{text}");
+    assert_eq!(good.read("/run/panic").as_deref().map(str::trim), Some("0"), "{text}");
+    assert!(good.read("/run/cmdline").is_some_and(|line| line.contains("quiet vfio_provision.trial=")), "{text}");
+    assert!(text.contains("it has come back, and is the default"), "{text}");
+    assert!(text.contains("the machine is back with what it had before"), "{text}");
+    // What is on trial stays in the menu until somebody decides, and is not tried again by itself.
+    assert!(bad.read("/boot/grub/custom.cfg").is_some_and(|text| text.contains("vfio-provision-before")));
+    assert!(bad.read("/etc/systemd/system/vfio-provision-trial.timer").is_some_and(|t| t.contains("OnBootSec=60s")));
+    let again = controller.apply("boot.yml", &["--limit", &bad.name()]);
+    again.code(2);
+    assert!(again.all().contains("nothing about it has changed since"), "{}", again.all());
+    assert_eq!(bad.read("/root/boots").as_deref(), Some("x\n"));
 }

@@ -264,6 +264,23 @@ impl GrubCfg {
     }
 }
 
+/// What an entry's first line says about how it looks and who may boot it, without its title and id.
+pub fn header_options(line: &str) -> String {
+    let words = words(line);
+    let mut found = String::new();
+    for (n, word) in words.iter().enumerate() {
+        let next = words.get(n + 1).map_or("", |next: &Word| next.text.as_str());
+        match word.text.as_str() {
+            "--unrestricted" => found.push_str(" --unrestricted"),
+            name @ ("--class" | "--users") if !next.is_empty() => {
+                found.push_str(&format!(" {name} '{}'", next.replace('\'', "")));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
 /// The text with the arguments of some entries changed.
 pub fn edit_args(text: &str, cfg: &GrubCfg, change: &dyn Fn(&Item, &str) -> Option<String>) -> String {
     let mut result = text.to_string();
@@ -344,6 +361,13 @@ mod tests {
             cfg.name(cfg.resolve("1>1").unwrap(), true),
             "gnulinux-advanced-u1>gnulinux-6.1.0-18-amd64-recovery-u1"
         );
+    }
+
+    #[test]
+    fn an_entry_keeps_its_looks_and_its_users() {
+        let line = "menuentry 'A' --class centos --users \"root\" --unrestricted $menuentry_id_option 'x' {";
+        assert_eq!(header_options(line), " --class 'centos' --users 'root' --unrestricted");
+        assert_eq!(header_options("menuentry 'A' --hotkey=x {"), "");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::elrepo::{self, Rpm};
 use super::loader::{self, Boot, BootEntry, Kind};
-use super::{grub_cfg, grub_default, room, template};
+use super::{grub_cfg, grub_default, room, template, trial};
 use crate::change::{Content, Diff, Effect, Op, Plan, Run};
 use crate::host::version::compare_rpm;
 use crate::host::{Error, Family, Host, Result};
@@ -166,6 +166,9 @@ fn tell(host: &dyn Host, boot: &Boot, wish: &Wish, make_default: bool, plan: &mu
         };
         plan.reboot.push(format!("the kernel {next} is for the next boot, and {running} is running"));
     }
+    if !plan.reboot.is_empty() {
+        plan.warnings.extend(trial::told(host, boot)?);
+    }
     plan.set("reboot_required", !plan.reboot.is_empty());
     Ok(())
 }
@@ -229,6 +232,12 @@ impl Kernel {
             }
             if wish.name != Name::Distribution {
                 refuse_secure_boot(host)?;
+                if let (Some(image), Some(release)) = (&best.image, &best.version)
+                    && !host.exists(image)?
+                    && let Some(plan) = finish::finish(host, boot, release)?
+                {
+                    return Ok(plan);
+                }
             }
             return set_default(host, boot, best);
         }
@@ -258,7 +267,7 @@ impl Kernel {
         };
         let already = installed(host, wish.name)?.filter(|release| wish.is(release));
         if let Some(release) = already {
-            return Err(no_entry(&release));
+            return finish::finish(host, boot, &release)?.ok_or_else(|| no_entry(&release));
         }
         if let (Some(rpm), Some(url)) = (&wish.pinned, &self.url) {
             let effects = elrepo::kernel_effects(host, boot, &rpm.release(), &rpm.name)?;
@@ -404,24 +413,7 @@ fn systemd_default(host: &dyn Host, boot: &Boot, entry: &BootEntry, diff: Diff) 
         )
         .hint(format!("run `bootctl set-default {}.conf`", entry.id)));
     }
-    let line = format!("default {}.conf\n", entry.id);
-    let mut done = false;
-    let mut new: String = boot
-        .text
-        .split_inclusive('\n')
-        .filter_map(|old| {
-            if old.split_whitespace().next() != Some("default") {
-                return Some(old.to_string());
-            }
-            (!std::mem::replace(&mut done, true)).then(|| line.clone())
-        })
-        .collect();
-    if !done {
-        if !(new.is_empty() || new.ends_with('\n')) {
-            new.push('\n');
-        }
-        new.push_str(&line);
-    }
+    let new = loader::with_default(&boot.text, &format!("{}.conf", entry.id));
     let before = host.read(&boot.menu)?;
     let file = Diff::file(&boot.menu, before.as_deref(), Some(new.as_bytes()));
     let op = Op::WriteFile {
@@ -437,5 +429,6 @@ fn systemd_default(host: &dyn Host, boot: &Boot, entry: &BootEntry, diff: Diff) 
     Ok(plan)
 }
 
+mod finish;
 #[cfg(test)]
 mod tests;

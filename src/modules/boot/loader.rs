@@ -54,6 +54,10 @@ impl BootEntry {
     pub fn tokens(&self) -> Vec<String> {
         cmdline::words(&self.args)
     }
+    /// The kernel's arguments as GRUB's script has them: grub.cfg's own text, variables of other files put in.
+    pub(super) fn raw_args(&self) -> &str {
+        if self.file.ends_with(".cfg") { &self.raw } else { &self.args }
+    }
     /// Is its kernel the one that Enterprise Linux keeps for emergencies?
     pub fn is_rescue_kernel(&self) -> bool {
         self.version.as_deref().is_some_and(|version| version.starts_with("0-rescue"))
@@ -359,9 +363,42 @@ fn version_of(host: &dyn Host, kernel: &str) -> Result<Option<String>> {
     Ok(None)
 }
 
+/// The entry that systemd-boot keeps for the way back from a trial boot.
+pub const BEFORE: &str = "vfio-provision-before";
+
+/// What loader.conf(5) calls the default.
+pub fn configured_default(text: &str) -> Option<String> {
+    let pairs = text.lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
+    pairs.filter(|(key, _)| *key == "default").map(|(_, value)| value.trim().to_string()).next_back()
+}
+
+/// loader.conf with another default; without one where `default` is empty.
+pub fn with_default(text: &str, default: &str) -> String {
+    let line = if default.is_empty() { String::new() } else { format!("default {default}\n") };
+    let mut done = false;
+    let mut new: String = text
+        .split_inclusive('\n')
+        .filter_map(|old| {
+            if old.split_whitespace().next() != Some("default") {
+                return Some(old.to_string());
+            }
+            (!std::mem::replace(&mut done, true)).then(|| line.clone())
+        })
+        .collect();
+    if !done && !line.is_empty() {
+        if !(new.is_empty() || new.ends_with('\n')) {
+            new.push('\n');
+        }
+        new.push_str(&line);
+    }
+    new
+}
+
 fn systemd_boot(host: &dyn Host, os: Os, esp: &str, menu: String, text: String, entries_dir: String) -> Result<Boot> {
     let mut keyed = Vec::new();
-    for (id, file, body) in entry_files(host, &entries_dir)? {
+    // Of those that a trial boot adds this says nothing: they come and go with it.
+    let own = |id: &str| id.starts_with("vfio-provision-");
+    for (id, file, body) in entry_files(host, &entries_dir)?.into_iter().filter(|(id, ..)| !own(id)) {
         let entry = bls_entry(host, &id, &file, &body, &|_| None, esp)?;
         keyed.push((bls::get(&body, "sort-key"), entry));
     }
@@ -375,9 +412,12 @@ fn systemd_boot(host: &dyn Host, os: Os, esp: &str, menu: String, text: String, 
     let mut entries: Vec<BootEntry> = keyed.into_iter().map(|(_, entry)| entry).collect();
     let position =
         |pattern: &str| entries.iter().position(|entry| bls::matches(pattern, &format!("{}.conf", entry.id)));
-    let configured = text.lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
-    let configured =
-        configured.filter(|(key, _)| *key == "default").map(|(_, value)| value.trim().to_string()).next_back();
+    let mut configured = configured_default(&text);
+    if configured.as_deref() == Some(&format!("{BEFORE}.conf")) {
+        // What it is again when the trial is over.
+        let kept = host.read_text(&format!("{entries_dir}/{BEFORE}.conf"))?.unwrap_or_default();
+        configured = kept.lines().find_map(|line| line.strip_prefix("# default:")).map(|id| id.trim().to_string());
+    }
     let default = efi_text(host, "LoaderEntryDefault")?
         .or(configured)
         .and_then(|wanted| position(&wanted).or_else(|| position(&format!("{wanted}.conf"))))
@@ -402,7 +442,7 @@ fn systemd_boot(host: &dyn Host, os: Os, esp: &str, menu: String, text: String, 
 
 /// A text among the boot loader's EFI variables: four bytes of attributes, then UTF-16
 /// (<https://systemd.io/BOOT_LOADER_INTERFACE>).
-fn efi_text(host: &dyn Host, name: &str) -> Result<Option<String>> {
+pub fn efi_text(host: &dyn Host, name: &str) -> Result<Option<String>> {
     let path = format!("/sys/firmware/efi/efivars/{name}-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f");
     let Some(bytes) = host.read(&path)? else { return Ok(None) };
     let units: Vec<u16> = bytes
@@ -507,6 +547,7 @@ impl Boot {
             Action { op: Op::Run(make), diffs: Vec::new() },
             Action { op: place, diffs },
             Action { op: Op::Remove { path: fresh }, diffs: Vec::new() },
+            super::trial::sync(),
         ])
     }
 

@@ -15,3 +15,5 @@ pub mod room;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod template;
+pub mod trial;
+pub mod writable;

@@ -1,15 +1,67 @@
 //! `reboot`: restarts the machine, when there is a reason to.
 
-use schemars::JsonSchema;
-use serde::Deserialize;
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use crate::change::{Diff, Effect, Op, Plan, Run, Wait};
 use crate::host::{Error, Host, Result, VirtKind};
 use crate::modules::Module;
+use crate::modules::boot::loader::{self, Boot};
+use crate::modules::boot::trial::{self, State};
 use crate::modules::params::{List, Text};
 
+/// Whether a changed kernel or command line is booted once on trial.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Trial {
+    /// Where kernel, command line or initramfs have changed and the boot loader is one that is known.
+    #[default]
+    Auto,
+    /// Also where the boot loader is not known: then it is refused.
+    Yes,
+    /// Never.
+    No,
+    /// Also what has failed already.
+    Again,
+}
+
+impl<'de> Deserialize<'de> for Trial {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Trial, D::Error> {
+        struct V;
+        impl Visitor<'_> for V {
+            type Value = Trial;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or `again`")
+            }
+            fn visit_bool<E>(self, value: bool) -> std::result::Result<Trial, E> {
+                Ok(if value { Trial::Yes } else { Trial::No })
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<Trial, E> {
+                match text.to_ascii_lowercase().as_str() {
+                    "again" => Ok(Trial::Again),
+                    "yes" | "true" | "on" | "1" => Ok(Trial::Yes),
+                    "no" | "false" | "off" | "0" => Ok(Trial::No),
+                    _ => Err(E::custom(format!("`{text}` is neither true nor false nor `again`"))),
+                }
+            }
+        }
+        deserializer.deserialize_any(V)
+    }
+}
+
+impl JsonSchema for Trial {
+    fn schema_name() -> Cow<'static, str> {
+        "Trial".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"enum": [true, false, "again"]})
+    }
+}
+
 /// What becomes of running guests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Guests {
     /// The machine is not restarted while guests run.
@@ -25,7 +77,11 @@ enum Guests {
 }
 
 /// Restarts the machine if a reason is given, and waits until it is back.
-#[derive(Debug, Deserialize, JsonSchema)]
+///
+/// Where the next boot would have another kernel, command line or initramfs than the running one, it is a trial: booted
+/// once, and the default only when the machine is back and this program has said so over a new connection. Otherwise the
+/// machine returns by itself to what ran before, and the task fails. See docs/boot.md.
+#[derive(Debug, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reboot {
     /// Why. Without a reason nothing is done.
@@ -39,6 +95,11 @@ pub struct Reboot {
     timeout: u64,
     /// A command that must succeed before the machine counts as back. Default: that it answers.
     test_command: Option<String>,
+    /// Whether a changed kernel or command line is booted once on trial. By default wherever the boot loader is one that
+    /// this program knows; `true` refuses others. `false` boots it without a way back. `again` tries once more what has
+    /// failed already. A trial needs as much time as `timeout` says to come up and be confirmed.
+    #[serde(default)]
+    trial: Trial,
     /// What becomes of running guests. Default: `refuse`.
     #[serde(default)]
     guests: Guests,
@@ -95,6 +156,102 @@ impl Reboot {
     }
 }
 
+/// What was on trial becomes the default.
+fn confirm(host: &dyn Host, boot: &Boot, state: &State, marks: &trial::Marks, plan: &mut Plan) -> Result<()> {
+    if let Some(why) = trial::mismatch(host, marks)? {
+        return Err(Error::failed(format!("the trial boot is not what was asked for: {why}"))
+            .hint("it is not confirmed, so the next boot is what the machine had before"));
+    }
+    if trial::is_too_late(host)? {
+        return Err(Error::failed(
+            "the time in which the trial boot had to be confirmed is over, and the machine goes back",
+        )
+        .hint("give it more: `timeout`; then say `trial: again`"));
+    }
+    plan.actions.extend(trial::end(host, boot, marks, true)?);
+    // Reasons that are given are from before it; what is still one after it is for the next run to say.
+    plan.act = true;
+    plan.set("trial", "confirmed");
+    if matches!(state, State::PassedBy(_)) {
+        plan.warnings.push(
+            "the machine runs what was to be tried, but its boot loader did not go by the entry on trial: somebody chose \
+             in the menu, or another boot loader started it"
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+impl Reboot {
+    /// Nothing asks for a boot: what a trial has left behind is told, or put away where it is of no more use.
+    fn without_reason(&self, host: &dyn Host, boot: &Boot, state: &State) -> Result<Plan> {
+        let mut plan = Plan::nothing();
+        match state {
+            State::Nothing => plan.actions.extend(trial::leftovers(host, Some(boot))?),
+            State::Returned { marks, why } => {
+                plan.set("trial", "failed");
+                plan.set("trial_message", why.clone());
+                // With another default than what runs, putting it away would make that other one boot untried.
+                if matches!(trial::change(host, boot), Ok(None)) {
+                    plan.notes.push(format!("{why}; nothing waits for a boot any more, so its entries go"));
+                    plan.actions.extend(trial::end(host, boot, marks, false)?);
+                } else {
+                    plan.warnings.push(why.clone());
+                }
+            }
+            State::Armed(_) => {
+                plan.warnings.push("a trial boot is armed, and the machine has not been restarted".into())
+            }
+            State::Running(_) | State::PassedBy(_) => {}
+        }
+        Ok(plan)
+    }
+
+    /// Arms a trial where the next boot is another one than the last.
+    fn prepare(&self, host: &dyn Host, boot: &Boot, state: &State, plan: &mut Plan) -> Result<()> {
+        let wanted = if self.trial == Trial::No { None } else { trial::change(host, boot)? };
+        let Some(change) = wanted else {
+            // A plain boot: nothing of an earlier trial may stand in its way.
+            match state {
+                State::Returned { marks, why } => {
+                    plan.notes.push(why.clone());
+                    plan.actions.extend(trial::end(host, boot, marks, false)?);
+                }
+                State::Armed(marks) => plan.actions.extend(trial::end(host, boot, marks, false)?),
+                _ => plan.actions.extend(trial::leftovers(host, Some(boot))?),
+            }
+            return Ok(());
+        };
+        if let State::Returned { marks, why } = state {
+            if self.trial != Trial::Again && change.is_again(host, boot, marks)? {
+                return Err(Error::refused(format!(
+                    "{why}; nothing about it has changed since, so it is not tried again"
+                ))
+                .hint(
+                    "find out what is wrong with it (its console, `journalctl -b -1`) and change that; `trial: again` \
+                         tries the same once more; `kernel_cmdline` with `absent:` takes an argument back",
+                ));
+            }
+            plan.warnings.push(why.clone());
+        }
+        plan.warnings.extend(change.warnings.iter().cloned());
+        // Only who came over a network can come back over it by himself.
+        let seconds = host.control_peer().map(|_| self.timeout);
+        plan.actions.extend(change.arm(host, boot, seconds)?);
+        plan.set("trial", "armed");
+        if seconds.is_none() && !host.is_recorded() {
+            plan.notes.push(
+                "nobody comes back by himself to confirm this trial boot, as the run is on the machine itself: run it \
+                 again after the boot; until then the boot after that is what the machine had before"
+                    .into(),
+            );
+        }
+        // Asked again in the new boot, it confirms.
+        (plan.act, plan.staged) = (false, true);
+        Ok(())
+    }
+}
+
 impl Module for Reboot {
     const NAME: &'static str = "reboot";
     const SUMMARY: &'static str = "Restart the machine, when there is a reason to";
@@ -107,8 +264,28 @@ impl Module for Reboot {
                 reasons.push(reason);
             }
         }
-        if reasons.is_empty() {
+        let boot = match loader::read(host) {
+            Ok(boot) => Some(boot),
+            Err(error) if error.is_unknown() => return Err(error),
+            Err(error) if self.trial != Trial::Auto && self.trial != Trial::No && !reasons.is_empty() => {
+                return Err(Error::refused(format!("nothing can be booted on trial here: {}", error.message))
+                    .hint("`trial: false` restarts the machine all the same"));
+            }
+            Err(_) => None,
+        };
+        let state = match &boot {
+            Some(boot) => trial::state(host, boot)?,
+            None => State::Nothing,
+        };
+        if let (Some(boot), State::Running(marks) | State::PassedBy(marks)) = (&boot, &state) {
+            confirm(host, boot, &state, marks, &mut plan)?;
             return Ok(plan);
+        }
+        if reasons.is_empty() {
+            return match boot {
+                Some(boot) => self.without_reason(host, &boot, &state),
+                None => Ok(plan),
+            };
         }
         if self.guests != Guests::Ignore {
             let mut running = Vec::new();
@@ -131,6 +308,7 @@ impl Module for Reboot {
         }
         plan.act = true;
         plan.set("timeout", self.timeout);
+        plan.set("trial", "none");
         if let Some(command) = &self.test_command {
             plan.set("test_command", command.clone());
         }
@@ -138,6 +316,9 @@ impl Module for Reboot {
         let name = host.read_line("/proc/sys/kernel/hostname")?.unwrap_or_else(|| "the machine".into());
         let diff =
             Diff::changed("reboot", name, format!("running {kernel}"), format!("boots again: {}", reasons.join("; ")));
+        if let Some(boot) = &boot {
+            self.prepare(host, boot, &state, &mut plan)?;
+        }
         let argv = match self.message.as_deref().map(str::trim).filter(|message| !message.is_empty()) {
             Some(message) => vec!["shutdown", "-r", "now", message],
             None => vec!["systemctl", "reboot"],

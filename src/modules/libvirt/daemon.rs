@@ -15,7 +15,7 @@ use crate::modules::system::make_folders;
 
 const CONF: &str = "/etc/libvirt/qemu.conf";
 /// Says that qemu.conf was changed and the daemon has not read it yet: a run that is killed in between is made up for.
-const PENDING: &str = "/var/lib/vfio-provision/libvirt-restart";
+pub(super) const PENDING: &str = "/var/lib/vfio-provision/libvirt-restart";
 
 /// Installs QEMU and libvirt, lets its daemons run and start with the host, and sets what is given in qemu.conf.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -3,10 +3,11 @@
 use indexmap::IndexMap;
 use serde::Deserialize;
 
-use crate::host::{Family, Host, Result};
+use crate::host::{Family, FileKind, Host, Result};
 
 /// Where they are; a file in a later folder masks one of the same name in an earlier one, an empty one hides it. (libvirt
-/// reads a third folder only for guests of a user's own session.)
+/// reads a third folder only for guests of a user's own session.) As in libvirt, every file counts whose name does not begin
+/// with a dot, whatever it ends in.
 const FOLDERS: [&str; 2] = ["/usr/share/qemu/firmware", "/etc/qemu/firmware"];
 
 /// What a firmware must be able to do.
@@ -14,7 +15,8 @@ const FOLDERS: [&str; 2] = ["/usr/share/qemu/firmware", "/etc/qemu/firmware"];
 pub struct Wish {
     /// The guest's machine type: `q35`, `pc` or an exact one.
     pub machine: String,
-    /// Must it enforce Secure Boot?
+    /// Must it enforce Secure Boot? One that can is not chosen for a guest that must not, as with libvirt's
+    /// `<feature enabled='no' name='secure-boot'/>`.
     pub secure_boot: bool,
     /// Must Microsoft's keys be in its variables, or not be? `None`: no matter.
     pub enrolled_keys: Option<bool>,
@@ -85,31 +87,77 @@ impl Descriptor {
         let target = |target: &Target| {
             target.architecture == "x86_64" && target.machines.iter().any(|pattern| fits(pattern, &wish.machine))
         };
-        let secure = if wish.secure_boot {
-            self.has("secure-boot")
-        } else {
-            // What needs SMM would not start in a guest without it.
-            !self.has("requires-smm")
-        };
-        let keys = match wish.enrolled_keys {
-            Some(keys) => self.has("enrolled-keys") == keys,
-            None => wish.secure_boot || !self.has("enrolled-keys"),
-        };
+        let secure = self.has("secure-boot") == wish.secure_boot;
+        // What needs SMM would not start in a guest without it; and a guest that is told that its variables are safe needs
+        // SMM to keep them so (libvirt: `loader secure='yes'`).
+        let secure = secure && self.has("requires-smm") == wish.secure_boot;
+        let keys = wish.enrolled_keys.is_none_or(|keys| self.has("enrolled-keys") == keys);
         self.interface_types.iter().any(|kind| kind == "uefi") && self.targets.iter().any(target) && secure && keys
     }
 }
 
-/// Does a machine type fit a pattern such as `pc-q35-*`? An alias stands for any version.
-fn fits(pattern: &str, machine: &str) -> bool {
-    let machine = match machine {
-        "q35" => "pc-q35-",
-        "pc" => "pc-i440fx-",
-        exact => exact,
-    };
-    match pattern.strip_suffix('*') {
-        Some(begin) => machine.starts_with(begin),
-        None => pattern == machine,
+/// What the names of all versions of an alias begin with.
+fn family(machine: &str) -> Option<&'static str> {
+    match machine {
+        "q35" => Some("pc-q35-"),
+        "pc" => Some("pc-i440fx-"),
+        _ => None,
     }
+}
+
+/// Does a machine type fit a pattern such as `pc-q35-*`? An alias fits where every version of it does.
+fn fits(pattern: &str, machine: &str) -> bool {
+    match family(machine) {
+        Some(family) => pattern == machine || is_for_all(pattern, family),
+        None => glob(pattern.as_bytes(), machine.as_bytes()),
+    }
+}
+
+fn is_for_all(pattern: &str, family: &str) -> bool {
+    pattern.strip_suffix('*').is_some_and(|begin| family.starts_with(begin))
+}
+
+/// Does this pattern fit some versions of an alias and others not?
+fn is_for_some(pattern: &str, family: &str) -> bool {
+    let fixed = pattern.find(['*', '?']).map_or(pattern, |end| pattern.get(..end).unwrap_or_default());
+    !is_for_all(pattern, family) && (fixed.starts_with(family) || (fixed != pattern && family.starts_with(fixed)))
+}
+
+/// The version that an alias stands for here, as libvirt knows it; asked only where it makes a difference.
+fn version_of(host: &dyn Host, machine: &str, descriptors: &Valid) -> Result<Option<String>> {
+    let Some(family) = family(machine) else { return Ok(None) };
+    let mut patterns = descriptors.iter().flat_map(|(_, one)| &one.targets).flat_map(|target| &target.machines);
+    if !patterns.any(|pattern| is_for_some(pattern, family)) {
+        return Ok(None);
+    }
+    let argv = ["virsh", "-q", "-c", super::URI, "domcapabilities", "--arch", "x86_64", "--machine", machine];
+    let said = host.query(&argv)?.filter(|output| output.code == 0);
+    let capabilities = said.and_then(|output| super::xml::parse(&output.stdout).ok());
+    Ok(capabilities.and_then(|all| all.text_at(&["machine"])).filter(|version| version.starts_with(family)))
+}
+
+/// `*` is anything and `?` one character, as GLib's patterns have it, which libvirt uses.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    // Where the last `*` stood, and how far the text was then.
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(byte) = text.get(t) {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(one) if one == byte || *one == b'?' => (p, t) = (p + 1, t + 1),
+            _ => match star {
+                Some((at, from)) => {
+                    star = Some((at, from + 1));
+                    (p, t) = (at + 1, from + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern.get(p..).is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
 }
 
 /// Descriptors with their paths.
@@ -120,8 +168,9 @@ fn all(host: &dyn Host) -> Result<(Valid, Vec<String>)> {
     let mut paths: IndexMap<String, String> = IndexMap::new();
     for folder in FOLDERS {
         for name in host.list(folder)? {
-            if name.ends_with(".json") && !name.starts_with('.') {
-                paths.insert(name.clone(), format!("{folder}/{name}"));
+            let path = format!("{folder}/{name}");
+            if !name.starts_with('.') && host.stat(&path)?.is_some_and(|stat| stat.kind == FileKind::File) {
+                paths.insert(name, path);
             }
         }
     }
@@ -154,8 +203,10 @@ pub fn broken(host: &dyn Host) -> Result<Vec<String>> {
 /// Trouble reading the machine.
 pub fn choose(host: &dyn Host, wish: &Wish) -> Result<Option<Firmware>> {
     let (descriptors, _) = all(host)?;
+    let machine = version_of(host, &wish.machine, &descriptors)?.unwrap_or_else(|| wish.machine.clone());
+    let exact = Wish { machine, ..wish.clone() };
     for (path, descriptor) in &descriptors {
-        if let Some((code, vars)) = descriptor.split().filter(|_| descriptor.serves(wish)) {
+        if let Some((code, vars)) = descriptor.split().filter(|_| descriptor.serves(&exact)) {
             return Ok(Some(Firmware {
                 loader: code.filename.clone(),
                 nvram_template: vars.filename.clone(),
@@ -256,7 +307,8 @@ mod tests {
             ("/usr/share/qemu/firmware/20-secure.json", secure.as_str()),
             ("/usr/share/qemu/firmware/40-plain.json", plain.as_str()),
             ("/usr/share/qemu/firmware/50-second.json", second.as_str()),
-            ("/usr/share/qemu/firmware/README", "x"),
+            ("/usr/share/qemu/firmware/.hidden.json", "x"),
+            ("/usr/share/qemu/firmware/folder/", ""),
         ];
         let chosen = |host: &dyn Host, machine, secure| {
             choose(host, &wish(machine, secure)).unwrap().map(|firmware| firmware.loader)
@@ -274,6 +326,27 @@ mod tests {
         let local = descriptor("local", "");
         earlier.push(("/etc/qemu/firmware/30-local.json", local.as_str()));
         assert_eq!(chosen(&machine(&earlier), "q35", false).as_deref(), Some("/local"));
+    }
+
+    #[test]
+    fn patterns_as_glib_has_them() {
+        for (pattern, machine, fit) in [
+            ("pc-q35-*", "q35", true),
+            ("pc-*", "q35", true),
+            ("*", "pc", true),
+            ("q35", "q35", true),
+            ("pc-q35-2.?", "q35", false),
+            ("pc-q35-2.?", "pc-q35-2.4", true),
+            ("pc-q35-2.?", "pc-q35-2.10", false),
+            ("*440fx*", "pc-i440fx-7.2", true),
+            ("pc-i440fx-*.0", "pc-i440fx-7.0", true),
+            ("pc-i440fx-*.0", "pc-i440fx-7.2", false),
+            ("microvm", "pc", false),
+        ] {
+            assert_eq!(fits(pattern, machine), fit, "{pattern} {machine}");
+        }
+        assert!(is_for_some("pc-q35-2.?", "pc-q35-") && is_for_some("*-7.2", "pc-q35-"));
+        assert!(!is_for_some("pc-q35-*", "pc-q35-") && !is_for_some("microvm", "pc-q35-"));
     }
 
     #[test]

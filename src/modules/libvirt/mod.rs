@@ -2,10 +2,20 @@
 
 pub mod daemon;
 pub mod descriptors;
+pub mod device_acl;
 pub mod domain;
+pub mod evdev;
+pub mod hooks;
+pub mod looking_glass;
+pub mod import;
+pub mod lint;
 pub mod network;
 pub mod ovmf;
+pub mod pool;
 pub mod qemu_conf;
+pub mod threeway;
+pub mod single_gpu;
+pub mod swtpm;
 pub mod values;
 pub mod virtio_win;
 pub mod volume;

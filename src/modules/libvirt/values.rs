@@ -110,6 +110,14 @@ pub trait FromShort: DeserializeOwned + JsonSchema {
     /// # Errors
     /// For people: what is wrong with it.
     fn from_short(text: &str) -> Result<Self, String>;
+
+    /// May `true` and `false` stand for it?
+    const FLAG: bool = false;
+
+    /// What a truth value means, where one may stand for it.
+    fn from_flag(_flag: bool) -> Option<Self> {
+        None
+    }
 }
 
 /// A `T` in its short or long form.
@@ -127,13 +135,22 @@ impl<'de, T: FromShort> Deserialize<'de> for Short<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Parameters are always JSON values by the time they come here, so going through one loses nothing.
         match Value::deserialize(deserializer)? {
+            Value::String(text) if T::FLAG => match text.as_str() {
+                // Templates make strings of truth values.
+                "true" | "yes" | "on" => T::from_flag(true).map(Short).ok_or_else(|| neither(&text)),
+                "false" | "no" | "off" => T::from_flag(false).map(Short).ok_or_else(|| neither(&text)),
+                text => T::from_short(text).map(Short).map_err(de::Error::custom),
+            },
             Value::String(text) => T::from_short(&text).map(Short).map_err(de::Error::custom),
+            Value::Bool(flag) if T::FLAG => T::from_flag(flag).map(Short).ok_or_else(|| neither(&flag)),
             map @ Value::Object(_) => serde_json::from_value(map).map(Short).map_err(de::Error::custom),
-            other => Err(de::Error::custom(format!(
-                "{other} is neither a string nor a map (put it in quotes if YAML took it for a number)"
-            ))),
+            other => Err(neither(&other)),
         }
     }
+}
+
+fn neither<E: de::Error>(value: &dyn fmt::Display) -> E {
+    E::custom(format!("{value} is neither a string nor a map (put it in quotes if YAML took it for a number)"))
 }
 
 impl<T: FromShort> JsonSchema for Short<T> {
@@ -145,7 +162,10 @@ impl<T: FromShort> JsonSchema for Short<T> {
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let long = generator.subschema_for::<T>();
-        json_schema!({"anyOf": [{"type": "string"}, long]})
+        match T::FLAG {
+            true => json_schema!({"anyOf": [{"type": "string"}, {"type": "boolean"}, long]}),
+            false => json_schema!({"anyOf": [{"type": "string"}, long]}),
+        }
     }
 }
 

@@ -1,12 +1,18 @@
 //! What runs on a machine and who may use it: units, kernel settings and modules, users, groups, names, SELinux.
 
 mod accounts;
+pub mod cpu_governor;
+pub mod cpu_isolation;
+pub mod cpu_set;
 pub mod group;
 pub mod hostname;
+pub mod hugepages;
 pub mod kernel_module;
 pub mod sefcontext;
 pub mod service;
+pub(crate) mod steps;
 pub mod sysctl;
+pub mod tuned;
 pub mod user;
 
 use crate::change::{Action, Content, Diff, Op, Plan};

@@ -46,7 +46,7 @@ const AS_GOOD_AS_ENABLED: [&str; 7] =
     ["enabled", "enabled-runtime", "static", "alias", "indirect", "generated", "transient"];
 
 /// Without a running systemd (in a chroot) units can be enabled, but nothing can be started.
-fn is_offline(host: &dyn Host) -> Result<bool> {
+pub(crate) fn is_offline(host: &dyn Host) -> Result<bool> {
     let output = host.query(&["systemctl", "is-system-running"])?;
     Ok(output.is_some_and(|output| output.code == 127 || output.stdout.trim() == "offline"))
 }

@@ -2,11 +2,9 @@
 
 pub mod compare;
 pub mod devices;
-pub mod diagnose;
 pub mod normal;
 pub mod params;
 pub mod render;
-mod warnings;
 
 pub use params::{LibvirtDomain, State};
 
@@ -14,7 +12,7 @@ use crate::change::{Content, Diff, Effect, Op, Plan, Run};
 use crate::host::{Error, Family, Host, Result, Virt, VirtKind};
 use crate::modules::Module;
 use crate::modules::libvirt::xml::{self, Element};
-use crate::modules::libvirt::{descriptors, ovmf, virsh};
+use crate::modules::libvirt::{descriptors, lint, ovmf, virsh};
 use params::Firmware;
 use render::{ChosenFirmware, Context, Wanted};
 
@@ -157,7 +155,8 @@ impl LibvirtDomain {
             }
         };
         let autostart = self.autostart.map_or(old.is_some_and(|old| old.autostart), |flag| flag.0);
-        plan.warnings.extend(warnings::warnings(host, name, &xml, autostart)?);
+        let wish = lint::Wish { autostart, silence: &self.silence, os: None, current: context.current.as_ref() };
+        plan.warnings.extend(lint::plan(host, name, &xml, &wish)?);
         let intent = wanted.intent.print();
         if host.read_text(&stamp)?.as_deref() != Some(intent.as_str()) {
             write_stamp(host, plan, &stamp, &intent)?;
@@ -168,7 +167,9 @@ impl LibvirtDomain {
     fn context(&self, host: &dyn Host, current: Option<Element>) -> Result<Context> {
         let mut gpu_functions = Vec::new();
         for gpu in self.gpus.iter().flat_map(|list| list.iter()) {
-            gpu_functions.extend(warnings::functions_of(host, &gpu.address.0)?);
+            if let Some(address) = gpu.address {
+                gpu_functions.extend(lint::about::functions_of(host, &address.0)?);
+            }
         }
         let has_uefi = current.as_ref().and_then(|c| c.get("os")).is_some_and(render::has_uefi);
         let firmware = match self.firmware {

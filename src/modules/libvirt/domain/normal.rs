@@ -45,7 +45,7 @@ pub fn same_machine(wanted: &str, current: &str) -> bool {
 }
 
 /// `0-3,^2,8` as libvirt reads it.
-fn cpu_set(text: &str) -> Option<std::collections::BTreeSet<u32>> {
+pub fn cpu_set(text: &str) -> Option<std::collections::BTreeSet<u32>> {
     /// More CPUs than this are nobody's; a range beyond it is not worth the memory.
     const MOST: u32 = 65536;
     let mut set = std::collections::BTreeSet::new();

@@ -336,7 +336,7 @@ fn cpu(domain: &LibvirtDomain) -> Result<Option<Element>> {
     }
     let mut element = Element::new("cpu");
     if let Some(cpu) = &domain.cpu {
-        let Cpu { mode, model, check, migratable, features } = &cpu.0;
+        let Cpu { mode, model, check, migratable, features, .. } = &cpu.0;
         let mode = mode.as_deref().unwrap_or(if model.is_some() { "custom" } else { "host-passthrough" });
         let mode = one_of("cpu.mode", mode, &["host-passthrough", "host-model", "maximum", "custom"])?;
         if (mode == "custom") != model.is_some() {
@@ -492,7 +492,7 @@ fn drive(disk: &Disk, default_device: &str, machine: &str, targets: &mut Targets
             return Err(Error::parameters(format!("disk {target}: the path `{path}` must begin with a slash")));
         }
         (None, Some(pool), Some(volume)) => {
-            ("volume", Some(Element::new("source").with("pool", pool).with("volume", volume)))
+            ("volume", Some(Element::new("source").with("pool", pool).with("volume", &**volume)))
         }
         (None, None, None) if device == "cdrom" || device == "floppy" => ("file", None),
         _ => return Err(Error::parameters(format!("disk {target}: give either a path, or a pool and a volume"))),
@@ -544,9 +544,9 @@ fn boot_order(order: Option<u32>) -> Result<Option<Element>> {
 
 fn network_card(interface: &Interface) -> Result<Element> {
     let (kind, source) = match (&interface.bridge, &interface.network, &interface.direct) {
-        (Some(bridge), None, None) => ("bridge", Element::new("source").with("bridge", bridge)),
-        (None, Some(network), None) => ("network", Element::new("source").with("network", network)),
-        (None, None, Some(dev)) => ("direct", Element::new("source").with("dev", dev).with("mode", "bridge")),
+        (Some(bridge), None, None) => ("bridge", Element::new("source").with("bridge", &**bridge)),
+        (None, Some(network), None) => ("network", Element::new("source").with("network", &**network)),
+        (None, None, Some(dev)) => ("direct", Element::new("source").with("dev", &**dev).with("mode", "bridge")),
         _ => return Err(Error::parameters("interfaces: give each exactly one of bridge, network, direct")),
     };
     let mac = match &interface.mac {
@@ -628,7 +628,16 @@ fn card(video: &Video) -> Result<Element> {
 fn host_devices(domain: &LibvirtDomain, context: &Context) -> Result<Vec<Element>> {
     let mut elements = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
-    let gpus = domain.gpus.iter().flat_map(|list| list.iter()).map(|pci| &pci.0);
+    let gpus: Vec<Pci> = domain
+        .gpus
+        .iter()
+        .flat_map(|list| list.iter())
+        .filter_map(|gpu| {
+            let (rom_file, rom_bar) = (gpu.rom_file.clone(), gpu.rom_bar);
+            Some(Pci { address: gpu.address?, managed: gpu.managed, rom_file, rom_bar, boot: gpu.boot, xml: None })
+        })
+        .collect();
+    let gpus = gpus.iter();
     let pci = domain.pci.iter().flat_map(|list| list.iter()).map(|pci| &pci.0);
     let stated: Vec<&Pci> = gpus.clone().chain(pci).collect();
     for device in &stated {

@@ -1,0 +1,27 @@
+//! Guests and what is around them against a real libvirtd: a private one, in namespaces of its own.
+//!
+//! Each test starts itself again inside (`tests/libvirt_real/namespace.sh`). They are skipped, with one word about why,
+//! where there is no root, no namespaces or no libvirt. An everyday run takes a sample of the edits; everything is tried
+//! with `VFIO_PROVISION_GUESTS_FULL=1`.
+
+mod guests;
+
+#[test]
+fn networks_pools_and_volumes() {
+    guests::enter("networks_pools_and_volumes", || {
+        guests::around::networks();
+        guests::around::running_networks();
+        guests::around::pools();
+        guests::around::volumes();
+    });
+}
+
+#[test]
+fn firmware_is_what_libvirt_would_choose() {
+    guests::enter("firmware_is_what_libvirt_would_choose", guests::firmware::choices);
+}
+
+#[test]
+fn guests_of_every_kind() {
+    guests::enter("guests_of_every_kind", guests::corpus::every_kind);
+}
