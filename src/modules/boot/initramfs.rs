@@ -308,7 +308,9 @@ fn copy(from: &str, to: &str, validate: Vec<Vec<String>>) -> Op {
 /// Refuses when the new image would not fit beside the old one; keeps the old one as `.bak` when that fits too.
 fn make_room(host: &dyn Host, target: &Target, old: Option<u64>, plan: &mut Plan) -> Result<()> {
     let new = old.map_or(32 << 20, |old| old + old / 4);
-    room::need(host, new, &format!("a new {}", target.image))?;
+    // What a cut update-initramfs has left is written over.
+    let half = host.stat(&format!("{}.new", target.image))?.map_or(0, |half| half.size);
+    room::need(host, new.saturating_sub(half), &format!("a new {}", target.image))?;
     let Some(old) = old else { return Ok(()) };
     let backup = format!("{}.bak", target.image);
     // The one that the machine has booted with is what a trial boot that fails goes back to. One that was made since has

@@ -236,9 +236,7 @@ impl KernelCmdline {
             }
             plan.reboot.push(format!("the running kernel's command line {}", why.join(" and ")));
         }
-        if !plan.reboot.is_empty() {
-            plan.warnings.extend(trial::told(host, boot)?);
-        }
+        plan.warnings.extend(trial::told(host, boot)?);
         plan.set("reboot_required", !plan.reboot.is_empty());
         Ok(())
     }
