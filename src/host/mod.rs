@@ -103,6 +103,13 @@ pub struct Virt {
     pub active: bool,
     /// Does it start with the host?
     pub autostart: bool,
+    /// Of a domain that runs: its live XML, with security info. `None` where it runs as it is defined: on a recorded
+    /// machine, until its definition changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<String>,
+    /// Of a domain that is active and does not simply run: how `virsh domstate` calls it (`paused`, `crashed`, …).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domstate: Option<String>,
 }
 
 /// What kind of thing libvirt manages.

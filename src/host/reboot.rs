@@ -202,8 +202,12 @@ const USUAL: &[&str] = &[
 fn guests(model: &dyn Model) -> Result<()> {
     for kind in [VirtKind::Domain, VirtKind::Network, VirtKind::Pool] {
         for name in model.virt_names(kind)? {
-            if let Some(mut state) = model.virt(kind, &name)?.filter(|state| state.active != state.autostart) {
+            let other = |state: &crate::host::Virt| {
+                state.active != state.autostart || state.live.is_some() || state.domstate.is_some()
+            };
+            if let Some(mut state) = model.virt(kind, &name)?.filter(other) {
                 state.active = state.autostart;
+                (state.live, state.domstate) = (None, None);
                 model.put_virt(kind, &name, Some(state))?;
             }
         }
@@ -318,7 +322,7 @@ mod tests {
         host.put_unit("sshd.service", unit("disabled", true)).unwrap();
         host.put_unit("virtlogd.socket", unit("static", true)).unwrap();
         for (name, autostart) in [("win7", false), ("win8", true)] {
-            let state = Virt { xml: "<domain/>".into(), active: !autostart, autostart };
+            let state = Virt { xml: "<domain/>".into(), active: !autostart, autostart, ..Virt::default() };
             host.put_virt(VirtKind::Domain, name, Some(state)).unwrap();
         }
         predict(&host).unwrap();

@@ -290,7 +290,12 @@ pub(super) fn details(options: Options, head: String, finished: &Finished) -> St
     }
     let facts = finished.result.get("ansible_facts").is_some();
     if verbose > 2 || (verbose > 1 && !facts) {
-        let result = pretty(&finished.result);
+        let mut result = finished.result.clone();
+        // A guest's XML, whose diff was said in words.
+        if let Some(serde_json::Value::String(diff)) = result.as_object_mut().and_then(|all| all.remove("xml_diff")) {
+            text.push_str(&indent(&diff, "    "));
+        }
+        let result = pretty(&result);
         text.push_str(&indent(&format!("{DIM}{result}{DIM:#}"), "    "));
     }
     text

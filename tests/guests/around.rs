@@ -8,7 +8,7 @@ use vfio_provision::change::{Op, executor};
 use vfio_provision::host::{Host, Live, VirtKind};
 use vfio_provision::modules::libvirt::xml;
 
-use super::{apply, plan, shown, try_virsh, virsh, yaml};
+use super::{apply, full, plan, shown, virsh, yaml};
 
 /// Networks of every sort: what is stated must hold in what libvirt makes of it, with and without a memory of the last time.
 const NETWORKS: &[&str] = &[
@@ -40,7 +40,7 @@ const NETWORKS: &[&str] = &[
 ];
 
 pub fn networks() {
-    for network in NETWORKS {
+    for (at, network) in NETWORKS.iter().enumerate() {
         let mut parameters = yaml(network);
         parameters["active"] = json!(false);
         parameters["autostart"] = json!(false);
@@ -53,12 +53,16 @@ pub fn networks() {
         virsh(&["net-define", "/run/lab.xml"]);
         let next = plan("libvirt_network", &parameters).unwrap();
         assert_eq!(shown(&next), Vec::<String>::new(), "{network}\n{dumped}");
-        assert_eq!(apply("libvirt_network", &parameters), Vec::<String>::new());
+        for action in next.actions {
+            executor::perform(&Live::new(), &action.op, &mut |_| ()).unwrap();
+        }
         assert_eq!(virsh(&["net-dumpxml", "lab"]), dumped, "{network}");
         // From each to the plainest: what was stated goes, and coming back is coming back.
         let plain = json!({"name": "lab", "mode": "isolated", "active": false, "autostart": false});
-        apply("libvirt_network", &plain);
-        apply("libvirt_network", &parameters);
+        if full() || at % 4 == 0 {
+            apply("libvirt_network", &plain);
+            apply("libvirt_network", &parameters);
+        }
         assert_eq!(apply("libvirt_network", &json!({"name": "lab", "state": "absent"})), ["lab"]);
         assert_eq!(Live::new().virt(VirtKind::Network, "lab").unwrap(), None);
     }
@@ -119,7 +123,7 @@ pub fn running_networks() {
     // What has to wait is said until it is so, and what can be done at once is done.
     parameters["mtu"] = json!(1400);
     set(&mut parameters, "/dhcp/end", json!("10.9.0.130"));
-    assert_eq!(apply("libvirt_network", &parameters), ["lab: ip dhcp range end", "lab: mtu"]);
+    assert_eq!(apply("libvirt_network", &parameters), ["lab: mtu", "lab: ip dhcp range end"]);
     assert!(running("end='10.9.0.130'") && !running("mtu"));
     let next = plan("libvirt_network", &parameters).unwrap();
     assert_eq!((next.actions.len(), &next.result["restart_required"]), (0, &json!(true)));
@@ -173,12 +177,10 @@ pub fn running_networks() {
     assert!(running("dev='eth2'") && !running("eth0"));
     // Behind the host's address: what libvirt fills in when it starts is nobody's change.
     apply("libvirt_network", &json!({"name": "lab", "state": "absent"}));
-    if try_virsh(&["net-list"]).is_ok() {
-        let nat = yaml("{name: lab, address: 10.9.0.1/16}");
-        apply("libvirt_network", &nat);
-        assert_eq!(plan("libvirt_network", &nat).unwrap().warnings, Vec::<String>::new());
-        apply("libvirt_network", &json!({"name": "lab", "state": "absent"}));
-    }
+    let nat = yaml("{name: lab, address: 10.9.0.1/16}");
+    apply("libvirt_network", &nat);
+    assert_eq!(plan("libvirt_network", &nat).unwrap().warnings, Vec::<String>::new());
+    apply("libvirt_network", &json!({"name": "lab", "state": "absent"}));
 }
 
 pub fn pools() {

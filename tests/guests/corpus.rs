@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use vfio_provision::change::executor;
 use vfio_provision::host::model::predict;
 use vfio_provision::host::{Host, Live, Overlay};
+use vfio_provision::modules::libvirt::import;
 use vfio_provision::modules::libvirt::xml::{self, Element};
 
 use super::quick::Quick;
@@ -294,10 +295,7 @@ impl Bench<'_> {
         match self.apply(parameters)? {
             Applied::Done(shown) if shown == [self.name.clone()] => Ok(()),
             Applied::Done(shown) => Err(format!("defining shows {shown:?}")),
-            Applied::Refused => {
-                let why = plan_on(self.host, "libvirt_domain", parameters).err().map(|e| e.to_string());
-                Err(format!("refused: {}", why.unwrap_or_default()))
-            }
+            Applied::Refused => Err(format!("refused: {}", self.why_not(parameters))),
         }
     }
 
@@ -357,6 +355,62 @@ impl Tally {
     }
 }
 
+impl Bench<'_> {
+    /// What import makes of the guest as libvirt prints it is the same guest: on paper, and defined anew.
+    fn import(&self) -> Outcome<()> {
+        let printed = without_metadata(self.domain());
+        import::lossless(&printed).map_err(|why| format!("not lossless: {why}"))?;
+        let imported = import::import(&printed, import::Options::default()).map_err(|e| e.to_string())?;
+        let parameters = Value::Object(imported.params);
+        // Where the guest is, there is nothing to do.
+        match self.apply(&parameters)? {
+            Applied::Done(shown) if shown.is_empty() => {}
+            Applied::Done(shown) => return Err(format!("what is imported shows {shown:?}\n{parameters:#}")),
+            Applied::Refused => return Err(self.why_not(&parameters)),
+        }
+        self.remove()?;
+        self.define(&parameters)?;
+        let again = without_metadata(self.domain());
+        if again == printed {
+            return Ok(());
+        }
+        let diff = similar_lines(&printed.print(), &again.print());
+        Err(format!("defined anew from what was imported, it is another:\n{diff}\n{parameters:#}"))
+    }
+
+    fn why_not(&self, parameters: &Value) -> String {
+        plan_on(self.host, "libvirt_domain", parameters).err().map(|e| e.to_string()).unwrap_or_default()
+    }
+}
+
+fn without_metadata(mut domain: Element) -> Element {
+    domain.retain(|child| child.name != "metadata");
+    domain
+}
+
+/// The lines that only one of two texts has.
+fn similar_lines(a: &str, b: &str) -> String {
+    let gone = a.lines().filter(|line| !b.lines().any(|other| other == *line)).map(|line| format!("-{line}\n"));
+    let come = b.lines().filter(|line| !a.lines().any(|other| other == *line)).map(|line| format!("+{line}\n"));
+    gone.chain(come).collect()
+}
+
+/// Guests as others wrote them: taken over as they are, and the same when they are defined from that.
+fn written_by_others(host: &Quick, tally: &Tally) {
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ending| ending != "xml") {
+            continue;
+        }
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let bench = Bench { host, name: name.clone() };
+        let tried = super::try_virsh(&["define", "--validate", &path.to_string_lossy()]).and_then(|_| bench.import());
+        if let Err(why) = tried.and_then(|()| bench.remove()) {
+            tally.wrong(&name, "xml", &why);
+        }
+    }
+}
+
 /// How many edits of one guest an everyday run tries.
 const SAMPLE: usize = 3;
 /// How many guests are edited twenty times in a row in an everyday run.
@@ -393,6 +447,9 @@ fn one(host: &Quick, guest: &Guest, tally: &Tally, random: &mut Random, walk: bo
     }
     if walk && let Err(why) = twenty(&bench, guest, random) {
         tally.wrong(&guest.name, &format!("twenty edits in a row (VFIO_PROVISION_SEED={})", seed()), &why);
+    }
+    if let Err(why) = bench.import() {
+        tally.wrong(&guest.name, "import", &why);
     }
     if let Err(why) = bench.remove() {
         tally.wrong(&guest.name, "absent", &why);
@@ -458,7 +515,7 @@ pub fn every_kind() {
     let begun = Instant::now();
     let guests = guests();
     let only = std::env::var("VFIO_PROVISION_GUEST").ok();
-    assert!(guests.len() >= 43, "{} guests are too few", guests.len());
+    assert!(guests.len() >= 60, "{} guests are too few", guests.len());
     let tally = Tally::default();
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -483,6 +540,9 @@ pub fn every_kind() {
             });
         }
     });
+    if only.is_none() {
+        written_by_others(&Quick::new(), &tally);
+    }
     let (edits, refused) = (tally.edits.into_inner(), tally.refused.into_inner());
     let wrong = tally.wrong.into_inner().unwrap();
     eprintln!("{} guests, {edits} edits ({refused} refused) in {:.1?}", guests.len(), begun.elapsed());

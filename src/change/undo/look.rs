@@ -134,7 +134,7 @@ fn look_and_keep(host: &dyn Host, subject: &Subject, largest: u64, keep: Option<
             Some(virt) => State::Virt {
                 active: virt.active,
                 autostart: virt.autostart,
-                content: hash(virt.xml.as_bytes()),
+                content: hash([virt.xml.as_str(), virt.domstate.as_deref().unwrap_or_default()].concat().as_bytes()),
                 copy: keep.map(|keep| keep(virt.xml.as_bytes())).transpose()?,
             },
         }),

@@ -285,6 +285,11 @@ impl<'a> Walk<'a> {
     fn invert(&mut self, run: &str, deed: &Deed, undo: &[String], origin: Origin) -> Result<()> {
         let mut command = Run::new(undo.iter().cloned(), Vec::new());
         command.undo.clone_from(&deed.argv);
+        // A definition that is read from standard input is the one that was there: the run keeps a copy of it.
+        if undo.last().is_some_and(|word| word == "/dev/stdin") {
+            command.stdin = self.definition(run, deed)?;
+            command.undo = command.undo.or_else(|| Some(undo.to_vec()));
+        }
         // Whoever insists gets the rest taken back as well.
         command.any_code = self.scene.force;
         let mut diffs = Vec::new();
@@ -311,6 +316,18 @@ impl<'a> Walk<'a> {
             diffs.push(Diff::changed("command", "undone", deed.subject.as_str(), undo.join(" ")));
         }
         self.push(Op::Run(command), diffs, Some(origin))
+    }
+
+    /// The XML that libvirt had before this command.
+    fn definition(&self, run: &str, deed: &Deed) -> Result<Option<String>> {
+        let copies = deed.touched.iter().filter_map(|touched| match &touched.before {
+            State::Virt { copy: Some(copy), .. } => Some(copy),
+            _ => None,
+        });
+        match copies.last() {
+            Some(copy) => Ok(String::from_utf8((self.scene.copy)(run, copy)?).ok()),
+            None => Ok(None),
+        }
     }
 
     /// What an inverse makes of a thing: what it was.
@@ -346,7 +363,7 @@ impl<'a> Walk<'a> {
                 Some(Effect::Virt { kind: *kind, name: name.clone(), state: None })
             }
             (Subject::Virt { kind, name }, State::Virt { active, autostart, copy, .. }) => text(copy)?.map(|xml| {
-                let state = Virt { xml, active: *active, autostart: *autostart };
+                let state = Virt { xml, active: *active, autostart: *autostart, ..Virt::default() };
                 Effect::Virt { kind: *kind, name: name.clone(), state: Some(state) }
             }),
             _ => None,

@@ -108,17 +108,21 @@ pub(super) struct VirtState {
     active: bool,
     #[serde(default)]
     autostart: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    live: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    domstate: Option<String>,
 }
 
 impl From<VirtState> for Virt {
-    fn from(VirtState { xml, active, autostart }: VirtState) -> Virt {
-        Virt { xml, active, autostart }
+    fn from(VirtState { xml, active, autostart, live, domstate }: VirtState) -> Virt {
+        Virt { xml, active, autostart, live, domstate }
     }
 }
 
 impl From<Virt> for VirtState {
-    fn from(Virt { xml, active, autostart }: Virt) -> VirtState {
-        VirtState { xml, active, autostart }
+    fn from(Virt { xml, active, autostart, live, domstate }: Virt) -> VirtState {
+        VirtState { xml, active, autostart, live, domstate }
     }
 }
 

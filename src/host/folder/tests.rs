@@ -112,6 +112,7 @@ fn effects() -> impl Strategy<Value = Effect> {
         xml: "<x/>".into(),
         active,
         autostart,
+        ..Virt::default()
     }));
     prop_oneof![
         (paths(), proptest::option::of(contents()), modes()).prop_map(|(path, content, mode)| Effect::File {

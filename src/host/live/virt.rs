@@ -87,16 +87,45 @@ pub fn one(host: &Live, listing: &Listing, kind: VirtKind, name: &str) -> Result
         // Not every hypervisor's driver tells the inactive definition apart.
         None => virsh(host, &[words.dump.first().copied().unwrap_or_default(), words.option, name])?,
     };
+    let active = listing.active.contains(name);
+    let (domstate, live) = if active && kind == VirtKind::Domain { running(host, name)? } else { (None, None) };
     Ok(dumped.map(|output| Virt {
         xml: output.stdout,
-        active: listing.active.contains(name),
+        active,
         autostart: listing.autostart.contains(name),
+        live,
+        domstate,
     }))
+}
+
+/// In which state a domain is where that is not simply running, and what it runs with: both from one virsh, which takes
+/// several commands in one argument.
+fn running(host: &Live, name: &str) -> Result<(Option<String>, Option<String>)> {
+    let quoted = format!("'{}'", name.replace('\'', "'\\''"));
+    let commands = format!("domstate --domain {quoted}; dumpxml --security-info --domain {quoted}");
+    let Some(output) = virsh(host, &[&commands])? else { return Ok((None, None)) };
+    Ok(state_and_xml(&output.stdout))
+}
+
+fn state_and_xml(text: &str) -> (Option<String>, Option<String>) {
+    let Some((state, xml)) = text.split_once("<domain") else { return (None, None) };
+    // Idle and blocked guests run: nothing is to be done about them.
+    let state = Some(state.trim()).filter(|state| !matches!(*state, "" | "running" | "idle" | "no state"));
+    (state.map(str::to_string), Some(format!("<domain{xml}")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_virsh_tells_state_and_xml() {
+        let told = |text: &str| state_and_xml(text);
+        let xml = Some("<domain type='qemu'>\n</domain>\n\n".to_string());
+        assert_eq!(told("paused\n\n<domain type='qemu'>\n</domain>\n\n"), (Some("paused".to_string()), xml.clone()));
+        assert_eq!(told("running\n\n<domain type='qemu'>\n</domain>\n\n"), (None, xml));
+        assert_eq!(told("error: failed to get domain\n"), (None, None));
+    }
 
     #[test]
     fn an_old_virsh_prints_a_table() {

@@ -142,7 +142,12 @@ impl Reboot {
                 }),
                 Vec::new(),
             );
-            let state = host.virt(VirtKind::Domain, name)?.map(|virt| crate::host::Virt { active: false, ..virt });
+            let state = host.virt(VirtKind::Domain, name)?.map(|virt| crate::host::Virt {
+                active: false,
+                live: None,
+                domstate: None,
+                ..virt
+            });
             let effect = Effect::Virt { kind: VirtKind::Domain, name: name.clone(), state };
             let look = Run { any_code: true, ..Run::new(VIRSH.into_iter().chain(["domstate", name]), vec![effect]) };
             let shown = match self.guests {
@@ -339,7 +344,7 @@ mod tests {
 
     fn with_guest() -> Machine {
         let m = machine(&[("/proc/sys/kernel/osrelease", "3.10.0-1160\n"), ("/proc/sys/kernel/hostname", "ws1\n")]);
-        let state = Some(Virt { xml: "<domain/>".into(), active: true, autostart: false });
+        let state = Some(Virt { xml: "<domain/>".into(), active: true, ..Virt::default() });
         let effect = Effect::Virt { kind: VirtKind::Domain, name: "win8".into(), state };
         predict(&m, &Op::Run(Run::new(["test"], vec![effect]))).unwrap();
         m

@@ -4,10 +4,19 @@
 //! Three documents meet, as in `kubectl apply`: what is asked for now, what is there, and what was asked for last time. What was
 //! asked for last time and is not any more goes away; everything else that is there and not stated stays as it is.
 
-use super::devices;
-use super::normal::{amount, is_default, same_attribute, same_machine, same_text};
+mod lists;
+mod parts;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use super::normal::{amount, same_machine, set_amount};
 use super::render::{Wanted, is_i440fx};
+use super::words::{describe, words};
 use crate::modules::libvirt::xml::{Element, Node};
+
+pub use super::words::masked;
 
 /// One thing that is not as stated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,19 +32,20 @@ pub struct Change {
 /// What comparing answers.
 #[derive(Clone, Debug)]
 pub struct Merged {
-    /// The domain with everything stated in it: what to define.
+    /// The domain with everything stated in it: what to define. `<metadata>` of others is in it, and ours as it was.
     pub xml: Element,
     /// What differs; empty when all that is stated holds.
     pub changes: Vec<Change>,
-    /// Devices that nobody stated: they stay.
+    /// What people added by hand and nobody stated: it stays.
     pub left_alone: Vec<String>,
 }
 
-/// Compares and merges. `last` is what was asked for last time, where that is known.
+/// Compares and merges. `last` is what was asked for last time, where that is known (see
+/// [`intent::last`](super::intent::last)).
 pub fn merge(wanted: &Wanted, current: &Element, last: Option<&Element>) -> Merged {
-    let mut merger = Merger { changes: Vec::new(), left_alone: Vec::new() };
+    let mut merger = Merger::default();
     let mut xml = current.clone();
-    forget_places_of_another_machine(&wanted.xml, &mut xml);
+    merger.another_chipset(&wanted.xml, &mut xml);
     merger.domain(&wanted.xml, &mut xml, last);
     for way in &wanted.absent {
         merger.absent(way, &mut xml);
@@ -43,103 +53,105 @@ pub fn merge(wanted: &Wanted, current: &Element, last: Option<&Element>) -> Merg
     Merged { xml, changes: merger.changes, left_alone: merger.left_alone }
 }
 
-/// What is shown of an element: its text when that is all, its XML otherwise; passwords never.
-pub fn describe(element: &Element) -> String {
-    if element.attributes.is_empty() && element.elements().next().is_none() {
-        return if element.nodes.is_empty() { "yes".to_string() } else { element.text() };
-    }
-    if let Some(size) = amount(element) {
-        return size.to_string();
-    }
-    masked(element).print().trim_end().to_string()
+/// Does everything stated here hold there?
+pub(super) fn holds(stated: &Element, there: &Element) -> bool {
+    let mut merger = Merger::default();
+    merger.element(&[], stated, &mut there.clone(), None);
+    merger.changes.is_empty()
 }
 
-/// The element with every password hidden.
-pub fn masked(element: &Element) -> Element {
-    let mut copy = element.clone();
-    if copy.attribute("passwd").is_some() {
-        copy.set("passwd", HIDDEN);
-    }
-    for child in copy.elements_mut() {
-        *child = masked(child);
-    }
-    copy
+/// Walks through wanted and current together, changes what is current and writes down what it changed.
+#[derive(Default)]
+pub(super) struct Merger {
+    pub(super) changes: Vec<Change>,
+    pub(super) left_alone: Vec<String>,
 }
 
-const HIDDEN: &str = "********";
-
-/// Addresses and controllers of one chipset mean nothing on another: libvirt lays them out anew.
-fn forget_places_of_another_machine(wanted: &Element, xml: &mut Element) {
-    let machine = |domain: &Element| {
-        domain.at(&["os", "type"]).and_then(|e| e.attribute("machine")).unwrap_or_default().to_string()
-    };
-    let (new, old) = (machine(wanted), machine(xml));
-    if new.is_empty() || same_machine(&new, &old) || is_i440fx(&new) == is_i440fx(&old) {
-        return;
-    }
-    if let Some(devices) = xml.get_mut("devices") {
-        devices.retain(|device| device.name != "controller");
-        for device in devices.elements_mut() {
-            device.retain(|child| child.name != "address");
-        }
-    }
-}
-
-struct Merger {
-    changes: Vec<Change>,
-    left_alone: Vec<String>,
-}
+/// Children of `<domain>` that are compared by themselves, or never.
+const APART: [&str; 3] = ["name", "uuid", "devices"];
 
 impl Merger {
-    fn change(&mut self, path: &str, before: Option<String>, after: Option<String>) {
+    pub(super) fn change(&mut self, path: &str, before: Option<String>, after: Option<String>) {
         self.changes.push(Change { path: path.to_string(), before, after });
     }
 
+    /// Addresses and controllers of one chipset mean nothing on another: libvirt lays them out anew.
+    fn another_chipset(&mut self, wanted: &Element, xml: &mut Element) {
+        let machine = |domain: &Element| {
+            domain.at(&["os", "type"]).and_then(|e| e.attribute("machine")).unwrap_or_default().to_string()
+        };
+        let (new, old) = (machine(wanted), machine(xml));
+        if new.is_empty() || same_machine(&new, &old) || is_i440fx(&new) == is_i440fx(&old) {
+            return;
+        }
+        let Some(devices) = xml.get_mut("devices") else { return };
+        let count = devices.nodes.len();
+        devices.retain(|device| !matches!(device.name.as_str(), "controller" | "hub"));
+        let mut moved = devices.nodes.len() != count;
+        for device in devices.elements_mut() {
+            let count = device.nodes.len();
+            device.retain(|child| child.name != "address");
+            moved |= device.nodes.len() != count;
+        }
+        if moved {
+            self.change("addresses of devices", Some(format!("those of {old}")), Some(format!("new ones of {new}")));
+        }
+    }
+
     fn domain(&mut self, wanted: &Element, xml: &mut Element, last: Option<&Element>) {
-        for (name, value) in &wanted.attributes {
-            if name.starts_with("xmlns") {
-                if xml.attribute(name).is_none() {
-                    xml.set(name, value.as_str());
-                }
-            } else if xml.attribute(name) != Some(value.as_str()) {
-                self.change(name, xml.attribute(name).map(str::to_string), Some(value.clone()));
+        self.boot_order(wanted, xml, last);
+        let memory_before = xml.get("memory").and_then(amount);
+        // Without what is compared by itself, so that singles, lists and removals are treated alike at every depth.
+        let strip = |domain: &Element| {
+            let mut domain = domain.clone();
+            domain.retain(|child| !APART.contains(&child.name.as_str()));
+            if let Some(os) = domain.get_mut("os") {
+                os.retain(|child| child.name != "boot");
+            }
+            domain
+        };
+        for (name, value) in wanted.attributes.iter().filter(|(name, _)| name.starts_with("xmlns")) {
+            if xml.attribute(name).is_none() {
                 xml.set(name, value.as_str());
             }
         }
-        self.boot_order(wanted, xml, last);
-        let memory_before = xml.get("memory").and_then(amount);
-        let children = |domain: Option<&Element>| -> Vec<Element> {
-            let own = ["name", "uuid", "devices"];
-            domain
-                .into_iter()
-                .flat_map(Element::elements)
-                .filter(|e| !own.contains(&e.name.as_str()))
-                .cloned()
-                .collect()
-        };
-        // As one element, so that singles, lists and removals are treated alike at every depth; `boot` is done already.
-        let strip = |list: Vec<Element>| {
-            let mut all = Element::new("domain");
-            for mut element in list {
-                if element.name == "os" {
-                    element.retain(|child| child.name != "boot");
-                }
-                all = all.child(element);
-            }
-            all
-        };
-        let (stated, before) = (strip(children(Some(wanted))), last.map(|last| strip(children(Some(last)))));
-        self.children(&[], &stated, xml, before.as_ref());
-        // Current memory follows memory unless it is stated by itself; libvirt refuses more than memory.
+        let mut stated = strip(wanted);
+        stated.attributes.retain(|(name, _)| !name.starts_with("xmlns"));
+        let before = last.map(|last| {
+            let mut last = strip(last);
+            last.attributes.clear();
+            last
+        });
+        self.element(&[], &stated, xml, before.as_ref());
+        self.follow(wanted, xml, memory_before);
+        self.devices(wanted.get("devices"), xml, last.and_then(|last| last.get("devices")));
+        self.boot_on_devices(wanted, xml);
+    }
+
+    /// What libvirt refuses when it is not brought along: current memory above memory, more virtual CPUs in use than there are.
+    fn follow(
+        &mut self,
+        wanted: &Element,
+        xml: &mut Element,
+        memory_before: Option<crate::modules::libvirt::values::Size>,
+    ) {
+        let memory = xml.get("memory").and_then(amount);
         if wanted.get("currentMemory").is_none()
-            && xml.get("memory").and_then(amount) != memory_before
+            && memory != memory_before
             && let Some(memory) = xml.get("memory").cloned()
             && let Some(current) = xml.get_mut("currentMemory")
         {
-            current.attributes = memory.attributes;
-            current.nodes = memory.nodes;
+            set_amount(current, &memory);
         }
-        self.devices(wanted.get("devices"), xml, last.and_then(|last| last.get("devices")));
+        let stated = wanted.get("vcpu").is_some_and(|vcpu| vcpu.attribute("current").is_some());
+        if let Some(vcpu) = xml.get_mut("vcpu").filter(|_| !stated) {
+            let count: Option<u64> = vcpu.text().parse().ok();
+            let in_use: Option<u64> = vcpu.attribute("current").and_then(|text| text.parse().ok());
+            if in_use > count {
+                self.change("vcpus in use", vcpu.attribute("current").map(str::to_string), None);
+                vcpu.unset("current");
+            }
+        }
     }
 
     /// A list of `<boot dev>` or an order on devices: libvirt refuses both at once, so that what is stated drops the other.
@@ -167,12 +179,36 @@ impl Merger {
                 os.nodes.push(Node::Element(Element::new("boot").with("dev", device.as_str())));
             }
         }
-        if !new.is_empty()
-            && let Some(devices) = xml.get_mut("devices")
-        {
-            for device in devices.elements_mut() {
+    }
+
+    /// A place in the boot order belongs to one device only, and none has one where the list says it all.
+    fn boot_on_devices(&mut self, wanted: &Element, xml: &mut Element) {
+        let by_list = wanted.get("os").is_some_and(|os| os.get("boot").is_some());
+        let order = |device: &Element| device.get("boot").and_then(|boot| boot.attribute("order")).map(str::to_string);
+        let stated: Vec<(Option<String>, String)> = wanted
+            .get("devices")
+            .into_iter()
+            .flat_map(Element::elements)
+            .filter_map(|device| Some((super::devices::identity(device), order(device)?)))
+            .collect();
+        let Some(devices) = xml.get_mut("devices") else { return };
+        let mut positions: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
+        let mut gone = Vec::new();
+        for device in devices.elements_mut() {
+            let position = positions.entry(device.name.clone()).or_default();
+            let at = *position;
+            *position += 1;
+            let Some(has) = order(device) else { continue };
+            let identity = super::devices::identity(device);
+            let taken = stated.iter().any(|(_, order)| *order == has);
+            let own = stated.iter().any(|(who, order)| *order == has && *who == identity);
+            if by_list || (taken && !own) {
+                gone.push((super::devices::label(device, at), has));
                 device.retain(|child| child.name != "boot");
             }
+        }
+        for (label, order) in gone {
+            self.change(&format!("{label}: boot order"), Some(order), None);
         }
     }
 
@@ -198,375 +234,4 @@ impl Merger {
             (None, None) => {}
         }
     }
-
-    /// Everything stated in `wanted` must be so in `current`; what `last` stated and `wanted` does not goes away.
-    fn element(&mut self, way: &[&str], wanted: &Element, current: &mut Element, last: Option<&Element>) {
-        if let (Some(new), Some(old)) = (amount(wanted), amount(current)) {
-            if new != old {
-                self.change(&words(way, None), Some(old.to_string()), Some(new.to_string()));
-                current.attributes = wanted.attributes.clone();
-                current.nodes = wanted.nodes.clone();
-            }
-            return;
-        }
-        if wanted.name == "cpu" && self.cpu_mode(way, wanted, current, last) {
-            return;
-        }
-        let dynamic_port = wanted.attribute("autoport") == Some("yes") && current.attribute("autoport") == Some("yes");
-        for (name, value) in &wanted.attributes {
-            let before = current.attribute(name).map(str::to_string);
-            let same = match &before {
-                Some(before) => same_attribute(&wanted.name, name, value, before),
-                None => is_default(&wanted.name, name, value),
-            };
-            if same || (name == "port" && dynamic_port) {
-                continue;
-            }
-            let shown = |value: String| if name == "passwd" { HIDDEN.to_string() } else { value };
-            self.change(&words(way, Some(name)), before.map(shown), Some(shown(value.clone())));
-            current.set(name, value.as_str());
-            after_attribute(current, name);
-        }
-        for (name, _) in last.iter().flat_map(|last| &last.attributes) {
-            if wanted.attribute(name).is_none()
-                && !is_kept(&wanted.name, name)
-                && let Some(before) = current.attribute(name).map(str::to_string)
-            {
-                let shown = if name == "passwd" { HIDDEN.to_string() } else { before };
-                self.change(&words(way, Some(name)), Some(shown), None);
-                current.unset(name);
-                after_attribute(current, name);
-            }
-        }
-        if wanted.elements().next().is_none() {
-            let (new, old) = (wanted.text(), current.text());
-            if !new.is_empty() && !same_text(&wanted.name, &new, &old) {
-                self.change(&words(way, None), (!old.is_empty()).then_some(old), Some(new.clone()));
-                current.set_text(new);
-            }
-        }
-        self.children(way, wanted, current, last);
-    }
-
-    /// A CPU of another mode shares nothing with the one before but its arrangement.
-    fn cpu_mode(&mut self, way: &[&str], wanted: &Element, current: &mut Element, last: Option<&Element>) -> bool {
-        let (Some(new), Some(old)) = (wanted.attribute("mode"), current.attribute("mode")) else { return false };
-        if new == old {
-            return false;
-        }
-        let model = |cpu: &Element, mode: &str| match cpu.text_at(&["model"]) {
-            Some(model) => format!("{mode} ({model})"),
-            None => mode.to_string(),
-        };
-        self.change(&words(way, Some("mode")), Some(model(current, old)), Some(model(wanted, new)));
-        let mut fresh = wanted.clone();
-        fresh.retain(|child| !matches!(child.name.as_str(), "topology" | "numa"));
-        for name in ["topology", "numa"] {
-            let given_up = wanted.get(name).is_none() && last.is_some_and(|last| last.get(name).is_some());
-            if let Some(old) = current.get(name)
-                && !given_up
-            {
-                fresh = fresh.child(old.clone());
-            }
-        }
-        *current = fresh;
-        // Whatever of the arrangement differs is compared as always.
-        for name in ["topology", "numa"] {
-            if let Some(stated) = wanted.get(name) {
-                let mut only = Element::new("cpu");
-                only = only.child(stated.clone());
-                self.children(way, &only, current, None);
-            }
-        }
-        true
-    }
-
-    fn children(&mut self, way: &[&str], wanted: &Element, current: &mut Element, last: Option<&Element>) {
-        let mut names: Vec<&str> = Vec::new();
-        for child in wanted.elements().chain(last.into_iter().flat_map(Element::elements)) {
-            if !names.contains(&child.name.as_str()) {
-                names.push(&child.name);
-            }
-        }
-        for name in names {
-            let stated: Vec<&Element> = wanted.named(name).collect();
-            let before: Vec<&Element> = last.into_iter().flat_map(|last| last.named(name)).collect();
-            let there = current.named(name).count();
-            let mut inner: Vec<&str> = way.to_vec();
-            inner.push(name);
-            match (stated.as_slice(), there) {
-                ([], 0) => {}
-                // libvirt prints no container that nothing is in.
-                ([only], 0) if is_container(name) && only.nodes.is_empty() && only.attributes.is_empty() => {}
-                ([], 1) => {
-                    self.change(&words(&inner, None), current.get(name).map(describe), None);
-                    current.retain(|child| child.name != name);
-                }
-                ([only], 0 | 1) if key_attribute(name).is_none() && before.len() <= 1 => match current.get_mut(name) {
-                    Some(child) => self.element(&inner, only, child, before.first().copied()),
-                    None => {
-                        self.change(&words(&inner, None), None, Some(describe(only)));
-                        current.nodes.push(Node::Element((*only).clone()));
-                    }
-                },
-                _ => match key_attribute(name) {
-                    Some(key) => self.keyed(&inner, key, &stated, current, &before),
-                    None => self.whole_list(&inner, &stated, current),
-                },
-            }
-        }
-    }
-
-    /// Elements that an attribute tells apart, such as `<feature name=…>`.
-    fn keyed(&mut self, way: &[&str], key: &str, stated: &[&Element], current: &mut Element, last: &[&Element]) {
-        let Some(name) = way.last() else { return };
-        let find =
-            |list: &[&Element], value: Option<&str>| list.iter().copied().find(|e| e.attribute(key) == value).cloned();
-        for wanted in stated {
-            let value = wanted.attribute(key);
-            let label = value.unwrap_or_default().to_string();
-            let mut inner = way.to_vec();
-            inner.push(&label);
-            let child = current.elements_mut().find(|e| e.name == **name && e.attribute(key) == value);
-            if let Some(child) = child {
-                self.element(&inner, wanted, child, find(last, value).as_ref());
-                continue;
-            }
-            self.change(&words(&inner, None), None, Some(describe(wanted)));
-            current.nodes.push(Node::Element((*wanted).clone()));
-        }
-        for gone in last.iter().filter(|gone| find(stated, gone.attribute(key)).is_none()) {
-            let value = gone.attribute(key).unwrap_or_default();
-            let mut inner = way.to_vec();
-            inner.push(value);
-            let old = current.named(name).find(|e| e.attribute(key) == Some(value)).map(describe);
-            if let Some(old) = old {
-                self.change(&words(&inner, None), Some(old), None);
-                current.retain(|e| !(e.name == **name && e.attribute(key) == Some(value)));
-            }
-        }
-    }
-
-    /// Elements whose order means something, such as `<qemu:arg>`.
-    fn whole_list(&mut self, way: &[&str], stated: &[&Element], current: &mut Element) {
-        let Some(name) = way.last() else { return };
-        let there: Vec<Element> = current.named(name).cloned().collect();
-        let same = there.len() == stated.len() && there.iter().zip(stated).all(|(there, stated)| holds(stated, there));
-        if same {
-            return;
-        }
-        let print = |list: &mut dyn Iterator<Item = &Element>| {
-            let text: String = list.map(|e| masked(e).print()).collect();
-            Some(text.trim_end().to_string()).filter(|text| !text.is_empty())
-        };
-        self.change(&words(way, None), print(&mut there.iter()), print(&mut stated.iter().copied()));
-        current.retain(|e| e.name != **name);
-        current.nodes.extend(stated.iter().map(|e| Node::Element((*e).clone())));
-    }
-
-    fn devices(&mut self, wanted: Option<&Element>, xml: &mut Element, last: Option<&Element>) {
-        if xml.get("devices").is_none() {
-            xml.nodes.push(Node::Element(Element::new("devices")));
-        }
-        let Some(current) = xml.get_mut("devices") else { return };
-        let mut names: Vec<String> = Vec::new();
-        let all = [wanted, last].into_iter().flatten().flat_map(Element::elements);
-        for device in all.chain(current.elements()) {
-            if !names.contains(&device.name) {
-                names.push(device.name.clone());
-            }
-        }
-        for name in names {
-            let stated: Vec<&Element> = wanted.into_iter().flat_map(|all| all.named(&name)).collect();
-            let before: Option<Vec<&Element>> = last.map(|all| all.named(&name).collect());
-            self.devices_of_a_sort(&name, &stated, current, before.as_deref());
-        }
-    }
-
-    fn devices_of_a_sort(&mut self, name: &str, stated: &[&Element], current: &mut Element, last: Option<&[&Element]>) {
-        let there: Vec<Element> = current.named(name).cloned().collect();
-        let there_refs: Vec<&Element> = there.iter().collect();
-        // Which of those there did the last run state?
-        let last_of: Vec<Option<usize>> = match last {
-            Some(last) => {
-                let assigned = devices::assign(last, &there_refs, None);
-                let find = |at: usize| assigned.iter().position(|slot| *slot == Some(at));
-                (0..there.len()).map(find).collect()
-            }
-            None => vec![None; there.len()],
-        };
-        let ours: Option<Vec<bool>> = last.map(|_| last_of.iter().map(Option::is_some).collect());
-        let assigned = devices::assign(stated, &there_refs, ours.as_deref());
-        let mut result: Vec<Element> = Vec::new();
-        for (at, old) in there.iter().enumerate() {
-            let before = last_of.get(at).copied().flatten().and_then(|n| last.and_then(|last| last.get(n))).copied();
-            let position = assigned.iter().position(|slot| *slot == Some(at));
-            let label = devices::label(old, at);
-            match position.and_then(|n| stated.get(n)) {
-                Some(wanted) => {
-                    let mut device = old.clone();
-                    self.device(&label, wanted, &mut device, before);
-                    result.push(device);
-                }
-                None if before.is_some() && name != "emulator" => {
-                    self.change(&label, Some(describe(old)), None);
-                }
-                None => {
-                    if matches!(name, "disk" | "interface" | "hostdev" | "graphics" | "filesystem") {
-                        self.left_alone.push(label);
-                    }
-                    result.push(old.clone());
-                }
-            }
-        }
-        for (wanted, _) in stated.iter().zip(&assigned).filter(|(_, slot)| slot.is_none()) {
-            let label = devices::label(wanted, result.len());
-            self.change(&label, None, Some(describe(wanted)));
-            result.push((*wanted).clone());
-        }
-        put_back(current, name, result);
-    }
-
-    fn device(&mut self, label: &str, wanted: &Element, current: &mut Element, last: Option<&Element>) {
-        let kind = |device: &Element| device.attribute("type").map(str::to_string);
-        let (new, old) = (kind(wanted), kind(current));
-        let differs = new.is_some() && old.is_some() && new != old;
-        match wanted.name.as_str() {
-            "graphics" if differs => {
-                self.change(&format!("{label}: type"), old, new);
-                *current = wanted.clone();
-                return;
-            }
-            // Sources of another sort have other attributes; none of the old ones may stay.
-            "disk" | "interface" if differs => {
-                let source = |device: &Element| device.get("source").map(describe);
-                if source(wanted) != source(current) {
-                    self.change(&format!("{label}: source"), source(current), source(wanted));
-                }
-                current.retain(|child| child.name != "source");
-                if let Some(source) = wanted.get("source") {
-                    current.nodes.push(Node::Element(source.clone()));
-                }
-            }
-            "video" => {
-                let model = |device: &Element| {
-                    device.get("model").and_then(|model| model.attribute("type")).map(str::to_string)
-                };
-                if let (Some(new), Some(old)) = (model(wanted), model(current))
-                    && new != old
-                {
-                    // The memory of one model means nothing to another, and libvirt refuses it.
-                    self.change(&format!("{label}: model"), Some(old), Some(new));
-                    current.retain(|child| child.name != "model" && child.name != "address");
-                    current.nodes.extend(wanted.get("model").cloned().map(Node::Element));
-                }
-            }
-            _ => {}
-        }
-        let bus = |device: &Element| device.get("target").and_then(|e| e.attribute("bus")).map(str::to_string);
-        if wanted.name == "disk" && bus(wanted).is_some() && bus(wanted) != bus(current) {
-            current.retain(|child| child.name != "address");
-        }
-        self.element(&[label], wanted, current, last);
-    }
-}
-
-/// What an attribute drags along.
-fn after_attribute(element: &mut Element, name: &str) {
-    match (element.name.as_str(), name) {
-        // libvirt prints the address twice and refuses it when the two differ.
-        ("graphics", "listen") => element.retain(|child| child.name != "listen"),
-        ("clock", "offset") => {
-            for stale in ["adjustment", "basis", "timezone", "start"] {
-                if !(stale == "timezone" && element.attribute("offset") == Some("timezone")) {
-                    element.unset(stale);
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Attributes that don't go away because they are not stated any more: libvirt would only write its default again.
-fn is_kept(element: &str, attribute: &str) -> bool {
-    matches!(
-        (element, attribute),
-        ("disk" | "interface" | "hostdev" | "graphics" | "video", "type" | "device" | "managed" | "mode")
-            | ("graphics", "port" | "autoport")
-            | ("type", _)
-            | ("cpu", "mode" | "match" | "check")
-            | ("memory" | "currentMemory", "unit")
-    )
-}
-
-/// Elements that say nothing when they are empty.
-fn is_container(name: &str) -> bool {
-    matches!(name, "features" | "hyperv" | "kvm" | "cputune" | "memoryBacking" | "driver" | "devices")
-}
-
-/// The attribute that tells apart elements of this name which may stand side by side.
-fn key_attribute(name: &str) -> Option<&'static str> {
-    Some(match name {
-        "feature" | "timer" => "name",
-        "vcpupin" => "vcpu",
-        "iothreadpin" => "iothread",
-        "cell" => "id",
-        "memnode" => "cellid",
-        _ => return None,
-    })
-}
-
-/// Does everything stated here hold there?
-fn holds(stated: &Element, there: &Element) -> bool {
-    let mut merger = Merger { changes: Vec::new(), left_alone: Vec::new() };
-    merger.element(&[], stated, &mut there.clone(), None);
-    merger.changes.is_empty()
-}
-
-/// Puts devices of one sort where the first of them stood, or at the end.
-fn put_back(devices: &mut Element, name: &str, list: Vec<Element>) {
-    let place = devices
-        .nodes
-        .iter()
-        .position(|node| matches!(node, Node::Element(element) if element.name == name))
-        .unwrap_or(devices.nodes.len());
-    let rest = devices.nodes.split_off(place);
-    devices.nodes.extend(list.into_iter().map(Node::Element));
-    devices
-        .nodes
-        .extend(rest.into_iter().filter(|node| !matches!(node, Node::Element(element) if element.name == name)));
-}
-
-/// A way through the document in the words that people use.
-fn words(way: &[&str], attribute: Option<&str>) -> String {
-    let mut way = way.to_vec();
-    let device = way.first().copied().filter(|first| first.contains(' ') || matches!(*first, "video" | "memballoon"));
-    if device.is_some() {
-        way.remove(0);
-    }
-    let inner = match (way.as_slice(), attribute) {
-        (["os", "type"], Some(name @ ("machine" | "arch"))) => name.to_string(),
-        (["os", rest @ ..], name) if !rest.is_empty() => join(rest, name),
-        (["vcpu"], None) => "vcpus".to_string(),
-        (["currentMemory"], None) => "current memory".to_string(),
-        (["driver"], Some("type")) => "format".to_string(),
-        (["driver"], Some("name")) => "driver".to_string(),
-        (["driver"], Some(name)) => name.to_string(),
-        (["source"], Some("file" | "dev" | "bridge" | "network")) => "source".to_string(),
-        (["target"], Some("bus")) => "bus".to_string(),
-        (["model"], Some("type")) => "model".to_string(),
-        (["model"], Some(name)) => name.to_string(),
-        (["mac"], Some("address")) => "mac".to_string(),
-        (rest, Some("state" | "value")) if !rest.is_empty() => join(rest, None),
-        (rest, name) => join(rest, name),
-    };
-    match device {
-        Some(device) if inner.is_empty() => device.to_string(),
-        Some(device) => format!("{device}: {inner}"),
-        None => inner,
-    }
-}
-
-fn join(way: &[&str], attribute: Option<&str>) -> String {
-    way.iter().copied().chain(attribute).collect::<Vec<_>>().join(" ")
 }

@@ -1,11 +1,12 @@
 //! What rendering must know of the machine.
 
+use super::machine::default_emulator;
 use super::params::{Firmware, Gpu, LibvirtDomain};
 use super::pinning::HostCpus;
 use super::presets;
 use super::render::{self, Card, ChosenFirmware, Context};
 use crate::facts::pci;
-use crate::host::{Error, Family, Host, Result};
+use crate::host::{Error, Host, Result};
 use crate::modules::libvirt::lint::about;
 use crate::modules::libvirt::values::PciAddress;
 use crate::modules::libvirt::xml::Element;
@@ -123,21 +124,4 @@ fn card(host: &dyn Host, gpu: &Gpu) -> Result<Card> {
     });
     let numa_node = devices.iter().find(|device| device.address == *first).and_then(|device| device.numa_node);
     Ok(Card { functions: functions.collect(), numa_node })
-}
-
-/// QEMU's path: the one that is there, or the one that the distribution's package brings.
-fn default_emulator(host: &dyn Host) -> Result<Option<String>> {
-    let Ok(os) = host.os() else { return Ok(None) };
-    let paths: &[&str] = match os.family {
-        Family::El => &["/usr/libexec/qemu-kvm"],
-        Family::Fedora => &["/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-kvm"],
-        Family::Debian | Family::Ubuntu | Family::Arch => &["/usr/bin/qemu-system-x86_64"],
-        Family::Suse => &["/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-kvm"],
-    };
-    for path in paths {
-        if host.exists(path)? {
-            return Ok(Some((*path).to_string()));
-        }
-    }
-    Ok(paths.first().map(|path| (*path).to_string()))
 }

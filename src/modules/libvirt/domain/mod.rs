@@ -4,22 +4,26 @@ pub mod compare;
 pub mod context;
 pub mod devices;
 pub mod identity;
+pub mod intent;
+pub mod live;
+mod machine;
 pub mod normal;
 pub mod params;
 pub mod pinning;
 pub mod presets;
 pub mod render;
+mod states;
+pub mod words;
 
 pub use params::{LibvirtDomain, State};
 
-use crate::change::{Content, Diff, Effect, Op, Plan, Run};
+use crate::change::{Diff, Effect, Op, Plan, Run};
 use crate::host::{Error, Host, Result, Virt, VirtKind};
 use crate::modules::Module;
 use crate::modules::libvirt::xml::{self, Element};
 use crate::modules::libvirt::{lint, virsh};
-use render::Wanted;
 
-/// Where the last intent of each guest is kept.
+/// Where earlier versions kept the last intent of each guest.
 const STAMPS: &str = "/var/lib/vfio-provision/domains";
 
 impl Module for LibvirtDomain {
@@ -43,40 +47,12 @@ impl Module for LibvirtDomain {
 }
 
 impl LibvirtDomain {
-    fn plan_absent(&self, host: &dyn Host, name: &str, current: Option<Virt>) -> Result<Plan> {
-        let mut plan = Plan::nothing();
-        plan.set("name", name);
-        plan.set("state", "absent");
-        let Some(current) = current else { return Ok(plan) };
-        if current.active {
-            return Err(Error::refused(format!("{name} is running: undefining it now would lose it when it stops"))
-                .hint("shut it down first (`state: shutdown`)"));
-        }
-        let nvram = if self.remove_nvram.0 { "--nvram" } else { "--keep-nvram" };
-        // So that the removal can be undone by hand or by a rollback.
-        let backup = format!("{STAMPS}/{name}.before.xml");
-        write_stamp(host, &mut plan, &backup, &current.xml)?;
-        let mut run = virsh(&["undefine", name, nvram], vec![virt_effect(name, None)]);
-        run.undo = Some(virsh(&["define", &backup], Vec::new()).argv);
-        let shown = shown(&current.xml)?;
-        plan.push(Op::Run(run), vec![Diff::removed("domain", name, shown)]);
-        let stamp = format!("{STAMPS}/{name}.xml");
-        if host.exists(&stamp)? {
-            plan.push(Op::Remove { path: stamp }, Vec::new());
-        }
-        Ok(plan)
-    }
-
     fn plan_present(&self, host: &dyn Host, name: &str, current: Option<Virt>) -> Result<Plan> {
         let mut plan = Plan::nothing();
         let exists = current.is_some();
         let mut state = current.unwrap_or_default();
-        let was_active = state.active;
-        let mut restart_required = false;
         if self.describes() {
-            let merged = self.plan_definition(host, name, exists.then_some(&state), &mut plan)?;
-            restart_required = was_active && !plan.actions.is_empty() && merged.1;
-            state.xml = merged.0;
+            self.plan_definition(host, name, exists, &mut state, &mut plan)?;
         } else if self.describes_in_part() {
             return Err(Error::parameters(
                 "memory is missing: a guest is described as a whole, or only by name and state",
@@ -87,88 +63,139 @@ impl LibvirtDomain {
             ))
             .hint("give at least `memory`"));
         }
-        if let Some(autostart) = self.autostart
-            && autostart.0 != state.autostart
-        {
-            let before = if state.autostart { "yes" } else { "no" };
-            let after = if autostart.0 { "yes" } else { "no" };
-            state.autostart = autostart.0;
-            let (on, off) = (vec!["autostart", name], vec!["autostart", "--disable", name]);
-            let (argv, undo) = if autostart.0 { (on, off) } else { (off, on) };
-            let mut run = virsh(&argv, vec![virt_effect(name, Some(&state))]);
-            run.undo = Some(virsh(&undo, Vec::new()).argv);
-            plan.push(Op::Run(run), vec![Diff::changed("domain", format!("{name}: autostart"), before, after)]);
-        }
-        match self.state {
-            State::Running if !state.active => {
-                state.active = true;
-                let run = virsh(&["start", name], vec![virt_effect(name, Some(&state))]);
-                plan.push(Op::Run(run), vec![Diff::changed("domain", format!("{name}: state"), "shut off", "running")]);
-            }
-            State::Shutdown if state.active => {
-                state.active = false;
-                restart_required = false;
-                plan_shutdown(&mut plan, name, &state);
-            }
-            _ => {}
-        }
-        if restart_required {
-            plan.warnings
-                .push(format!("{name} is running: what changed takes effect when it is shut down and started again"));
-        }
         let definition = xml::parse(&state.xml).map_err(|why| unreadable(name, &why))?;
+        // What stops now comes up as it is defined.
+        let stops = self.state == State::Shutdown;
+        let waiting =
+            if state.active && !stops { self.plan_live(name, &definition, &mut state, &mut plan)? } else { Vec::new() };
+        self.plan_autostart(name, &mut state, &mut plan);
+        self.plan_state(host, name, &mut state, &mut plan)?;
+        if !waiting.is_empty() {
+            plan.warnings.push(format!(
+                "{name} is running: {} when it is shut down and started again",
+                match waiting.as_slice() {
+                    [one] => format!("{one} takes effect"),
+                    many => format!("{} take effect", many.join(", ")),
+                }
+            ));
+        }
         if let Some(uuid) = definition.text_at(&["uuid"]) {
             plan.set("uuid", uuid);
         }
         plan.set("name", name);
-        plan.set("state", if state.active { "running" } else { "shut off" });
+        plan.set("state", if state.active { state.domstate.as_deref().unwrap_or("running") } else { "shut off" });
         plan.set("autostart", state.autostart);
-        plan.set("restart_required", restart_required);
+        plan.set("restart_required", !waiting.is_empty());
+        plan.set("waiting", waiting);
         Ok(plan)
     }
 
-    /// Defines or changes the guest; answers its XML afterwards, and whether its definition changes.
+    /// Defines or changes the guest; `state` becomes what libvirt has of it afterwards.
     fn plan_definition(
         &self,
         host: &dyn Host,
         name: &str,
-        old: Option<&Virt>,
+        exists: bool,
+        state: &mut Virt,
         plan: &mut Plan,
-    ) -> Result<(String, bool)> {
-        let current = match old {
-            Some(old) => Some(xml::parse(&old.xml).map_err(|why| unreadable(name, &why))?),
-            None => None,
+    ) -> Result<()> {
+        let current = match exists {
+            true => Some(xml::parse(&state.xml).map_err(|why| unreadable(name, &why))?),
+            false => None,
         };
         let context = self.context(host, current)?;
-        let wanted = render::render(self, &context)?;
+        let mut wanted = render::render(self, &context)?;
+        let kept = intent::kept(&wanted.intent);
         let stamp = format!("{STAMPS}/{name}.xml");
-        let (xml, changed) = match (&context.current, old) {
-            (Some(current), Some(old)) => {
-                self.same_uuid(name, current)?;
-                let last = host.read_text(&stamp)?.and_then(|text| xml::parse(&text).ok());
-                let merged = compare::merge(&wanted, current, last.as_ref());
-                for device in &merged.left_alone {
-                    plan.notes.push(format!("{name}: {device} is not described here and stays as it is"));
-                }
-                if !merged.changes.is_empty() {
-                    plan_change(host, plan, name, old, &merged)?;
-                }
-                (merged.xml, !merged.changes.is_empty())
-            }
-            _ => {
-                plan_new(plan, name, &wanted);
-                (wanted.xml.clone(), true)
-            }
-        };
-        let autostart = self.autostart.map_or(old.is_some_and(|old| old.autostart), |flag| flag.0);
+        let autostart = self.autostart.map_or(state.autostart, |flag| flag.0);
         let (os, current) = (self.os.as_deref(), context.current.as_ref());
         let wish = lint::Wish { autostart, silence: &self.silence, os, current };
-        plan.warnings.extend(lint::plan(host, name, &xml, &wish)?);
-        let intent = wanted.intent.print();
-        if host.read_text(&stamp)?.as_deref() != Some(intent.as_str()) {
-            write_stamp(host, plan, &stamp, &intent)?;
+        let Some(current) = &context.current else {
+            let shown = compare::masked(&wanted.xml).print();
+            plan.warnings.extend(lint::plan(host, name, &wanted.xml, &wish)?);
+            intent::put(&mut wanted.xml, &kept);
+            *state = Virt { xml: wanted.xml.print(), ..Virt::default() };
+            let mut run = define(name, state);
+            run.undo = Some(virsh(&["undefine", name, "--keep-nvram"], Vec::new()).argv);
+            plan.push(Op::Run(run), vec![Diff::added("domain", name, shown)]);
+            return forget_stamp(host, plan, &stamp, name);
+        };
+        self.same_uuid(name, current)?;
+        machine::resolve_alias(host, &mut wanted.xml, current)?;
+        let last = match intent::last(current) {
+            Some(last) => Some(last),
+            None => host.read_text(&stamp)?.and_then(|text| xml::parse(&text).ok()),
+        };
+        let merged = compare::merge(&wanted, current, last.as_ref());
+        for what in &merged.left_alone {
+            plan.notes.push(format!("{name}: {what} is not described here and stays as it is"));
         }
-        Ok((if changed { xml.print() } else { old.map(|old| old.xml.clone()).unwrap_or_default() }, changed))
+        plan.warnings.extend(lint::plan(host, name, &intent::without(&merged.xml), &wish)?);
+        let remembered = intent::last(current).as_ref() == Some(&kept);
+        let mut xml = merged.xml.clone();
+        if !remembered {
+            intent::put(&mut xml, &kept);
+        }
+        if !merged.changes.is_empty() {
+            let run_with = |state: &Virt| state.live.clone().unwrap_or_else(|| state.xml.clone());
+            let running = state.active.then(|| run_with(state));
+            *state = Virt { xml: xml.print(), live: running, ..state.clone() };
+            let mut run = define(name, state);
+            run.undo = Some(virsh(&["define", "/dev/stdin"], Vec::new()).argv);
+            plan.push(Op::Run(run), diffs(name, &merged.changes));
+            let (before, after) = (intent::without(&compare::masked(current)), intent::without(&compare::masked(&xml)));
+            plan.set("xml_diff", Diff::changed("domain", name, before.print(), after.print()).unified());
+            if host.exists(&states::managed_save(name))? {
+                plan.warnings.push(format!(
+                    "{name} has a saved state: it resumes with the hardware that it was saved with, and what changed takes \
+                     effect at the start after that (`virsh managedsave-remove {name}` discards it)"
+                ));
+            }
+        } else if !remembered {
+            plan_remember(name, state, &xml, &kept, intent::last(current).as_ref(), plan);
+        }
+        forget_stamp(host, plan, &stamp, name)
+    }
+
+    /// What of the definition the running guest does not have yet: done now, where it can and may be; the rest is named.
+    fn plan_live(&self, name: &str, defined: &Element, state: &mut Virt, plan: &mut Plan) -> Result<Vec<String>> {
+        let Some(live) = &state.live else { return Ok(Vec::new()) };
+        let live = xml::parse(live).map_err(|why| unreadable(name, &why))?;
+        let pending = live::pending(name, defined, &live, self.live.0);
+        let mut waiting: Vec<String> = Vec::new();
+        for change in &pending.waiting {
+            if !waiting.contains(&change.path) {
+                waiting.push(change.path.clone());
+            }
+        }
+        if pending.steps.is_empty() {
+            return Ok(waiting);
+        }
+        // libvirt gives a new device its address (and more) when it is defined: what is plugged in then is that.
+        if plan.actions.iter().any(|action| !action.diffs.is_empty()) {
+            plan.staged = true;
+            return Ok(waiting);
+        }
+        for step in pending.steps {
+            state.live = Some(step.live.print());
+            let arguments: Vec<&str> = step.argv.iter().map(String::as_str).collect();
+            let mut run = virsh(&arguments, vec![virt_effect(name, Some(state))]);
+            run.stdin = step.stdin;
+            plan.push(Op::Run(run), diffs(&format!("{name} (running)"), &step.changes));
+        }
+        Ok(waiting)
+    }
+
+    fn plan_autostart(&self, name: &str, state: &mut Virt, plan: &mut Plan) {
+        let Some(autostart) = self.autostart.filter(|autostart| autostart.0 != state.autostart) else { return };
+        let words = |flag: bool| if flag { "yes" } else { "no" };
+        let (before, after) = (words(state.autostart), words(autostart.0));
+        state.autostart = autostart.0;
+        let (on, off) = (vec!["autostart", name], vec!["autostart", "--disable", name]);
+        let (argv, undo) = if autostart.0 { (on, off) } else { (off, on) };
+        let mut run = virsh(&argv, vec![virt_effect(name, Some(state))]);
+        run.undo = Some(virsh(&undo, Vec::new()).argv);
+        plan.push(Op::Run(run), vec![Diff::changed("domain", format!("{name}: autostart"), before, after)]);
     }
 
     fn same_uuid(&self, name: &str, current: &Element) -> Result<()> {
@@ -186,75 +213,62 @@ fn unreadable(name: &str, why: &str) -> Error {
     Error::failed(format!("can't read the XML that libvirt has of {name}: {why}"))
 }
 
-fn shown(xml: &str) -> Result<String> {
-    let element = xml::parse(xml).map_err(|why| Error::failed(format!("can't read libvirt's XML: {why}")))?;
-    Ok(compare::masked(&element).print())
-}
-
 fn virt_effect(name: &str, state: Option<&Virt>) -> Effect {
     Effect::Virt { kind: VirtKind::Domain, name: name.to_string(), state: state.cloned() }
 }
 
-/// The XML goes in by standard input: it may hold passwords, and needs no file of its own.
-fn define(name: &str, xml: &Element, old: Option<&Virt>) -> Run {
-    let state = Virt { xml: xml.print(), ..old.cloned().unwrap_or_default() };
-    let mut run = virsh(&["define", "--validate", "/dev/stdin"], vec![virt_effect(name, Some(&state))]);
-    run.stdin = Some(xml.print());
-    run
-}
-
-fn plan_new(plan: &mut Plan, name: &str, wanted: &Wanted) {
-    let mut run = define(name, &wanted.xml, None);
-    run.undo = Some(virsh(&["undefine", name, "--keep-nvram"], Vec::new()).argv);
-    plan.push(Op::Run(run), vec![Diff::added("domain", name, compare::masked(&wanted.xml).print())]);
-}
-
-fn plan_change(host: &dyn Host, plan: &mut Plan, name: &str, old: &Virt, merged: &compare::Merged) -> Result<()> {
-    let before = format!("{STAMPS}/{name}.before.xml");
-    write_stamp(host, plan, &before, &old.xml)?;
-    let mut run = define(name, &merged.xml, Some(old));
-    run.undo = Some(virsh(&["define", &before], Vec::new()).argv);
-    let diffs = merged.changes.iter().map(|change| Diff {
+fn diffs(name: &str, changes: &[compare::Change]) -> Vec<Diff> {
+    let diff = |change: &compare::Change| Diff {
         kind: "domain".to_string(),
         path: format!("{name}: {}", change.path),
         before: change.before.clone(),
         after: change.after.clone(),
-    });
-    plan.push(Op::Run(run), diffs.collect());
-    Ok(())
-}
-
-/// The guest is asked to shut down, and given its time. `virsh event` waits without a shell; the second one is for the
-/// event "Stopped" that comes after "Shutdown". Whether it worked is read from its state afterwards.
-fn plan_shutdown(plan: &mut Plan, name: &str, state: &Virt) {
-    let diff = Diff::changed("domain", format!("{name}: state"), "running", "shut off");
-    plan.push(Op::Run(virsh(&["shutdown", name], Vec::new())), vec![diff]);
-    for (seconds, effects) in [("180", Vec::new()), ("10", vec![virt_effect(name, Some(state))])] {
-        let argv = ["event", "--domain", name, "--event", "lifecycle", "--timeout", seconds];
-        let mut wait = virsh(&argv, effects);
-        wait.any_code = true;
-        plan.push(Op::Run(wait), Vec::new());
-    }
-}
-
-/// A file of our own below [`STAMPS`], readable by root alone.
-fn write_stamp(host: &dyn Host, plan: &mut Plan, path: &str, content: &str) -> Result<()> {
-    let planned = |plan: &Plan, folder: &str| {
-        plan.actions.iter().any(|action| matches!(&action.op, Op::MakeFolder { path, .. } if path == folder))
     };
-    for (folder, mode) in
-        [("/var", None), ("/var/lib", None), ("/var/lib/vfio-provision", Some(0o700)), (STAMPS, Some(0o700))]
-    {
-        if !host.exists(folder)? && !planned(plan, folder) {
-            plan.push(Op::MakeFolder { path: folder.to_string(), mode, owner: None, group: None }, Vec::new());
+    changes.iter().map(diff).collect()
+}
+
+/// The XML goes in by standard input: it may hold passwords, and needs no file of its own.
+fn define(name: &str, state: &Virt) -> Run {
+    let mut run = virsh(&["define", "--validate", "/dev/stdin"], vec![virt_effect(name, Some(state))]);
+    run.stdin = Some(state.xml.clone());
+    run
+}
+
+/// Everything is as stated, and only that it was stated is new: nothing but our own part of the metadata changes.
+fn plan_remember(name: &str, state: &mut Virt, xml: &Element, kept: &Element, old: Option<&Element>, plan: &mut Plan) {
+    let set = |kept: &Element| {
+        let text = intent::bare(kept).print();
+        virsh(
+            &["metadata", name, "--uri", intent::NAMESPACE, "--key", intent::KEY, "--config", "--set", &text],
+            Vec::new(),
+        )
+    };
+    state.xml = xml.print();
+    let mut run = set(kept);
+    run.effects = vec![virt_effect(name, Some(state))];
+    run.undo = Some(match old {
+        Some(old) => set(old).argv,
+        None => virsh(&["metadata", name, "--uri", intent::NAMESPACE, "--config", "--remove"], Vec::new()).argv,
+    });
+    plan.push(Op::Run(run), Vec::new());
+}
+
+/// The last intent was kept in a file once. Its folder goes with the last of them.
+fn forget_stamp(host: &dyn Host, plan: &mut Plan, stamp: &str, name: &str) -> Result<()> {
+    let own = [format!("{name}.xml"), format!("{name}.before.xml")];
+    let there = host.list(STAMPS)?;
+    if there.is_empty() {
+        return Ok(());
+    }
+    if there.iter().all(|file| own.contains(file)) {
+        plan.push(Op::Remove { path: STAMPS.to_string() }, Vec::new());
+        return Ok(());
+    }
+    for path in [stamp.to_string(), format!("{STAMPS}/{name}.before.xml")] {
+        if host.exists(&path)? {
+            plan.push(Op::Remove { path }, Vec::new());
         }
     }
-    let content = Content::Bytes(content.as_bytes().to_vec());
-    let path = path.to_string();
-    plan.push(
-        Op::WriteFile { path, content, mode: Some(0o600), owner: None, group: None, validate: Vec::new() },
-        Vec::new(),
-    );
     Ok(())
 }
 

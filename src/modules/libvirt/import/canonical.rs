@@ -103,6 +103,13 @@ pub fn is_ours(element: &Element) -> bool {
         .any(|(name, value)| name.starts_with("xmlns") && value.to_ascii_lowercase().contains("vfio-provision"))
 }
 
+/// What was described last time, as it is kept in the domain.
+pub fn described_last(domain: &Element) -> Option<Element> {
+    let mut last = domain.get("metadata")?.elements().find(|child| is_ours(child))?.get("domain").cloned()?;
+    last.unset("xmlns");
+    Some(last)
+}
+
 /// What holds for every element: numbers, units, sets, white space.
 fn general(element: &mut Element) {
     let leaf = element.elements().next().is_none();

@@ -336,7 +336,7 @@ fn any_section() -> impl Strategy<Value = String> {
         fixed("<metadata><a:b xmlns:a='urn:a' c='1'>text <d/></a:b></metadata>"),
         fixed("<sysinfo type='smbios'><system><entry name='manufacturer'>ACME</entry></system></sysinfo>"),
         fixed("<blkiotune><weight>500</weight></blkiotune>"),
-        fixed("<seclabel type='none' model='dac'/>"),
+        fixed("<seclabel type='none' model='dac'/><seclabel type='none' model='apparmor'/>"),
         fixed("<memtune><hard_limit unit='KiB'>9000000</hard_limit></memtune>"),
     ]
 }

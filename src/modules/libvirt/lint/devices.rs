@@ -92,9 +92,22 @@ fn cards(scene: &mut Scene, given: &[PciAddress]) {
             continue;
         }
         told.push(*address);
+        // Functions of a chipset (a USB controller beside a sensor) may go their own ways, those of a graphics card and
+        // those of one group may not.
+        let own = fact(scene, address);
+        let graphics = scene
+            .about
+            .pci
+            .iter()
+            .flatten()
+            .any(|device| device.is_display() && of_libvirt(device.address).same_card(address));
+        let belongs = |function: &PciAddress| match (own, fact(scene, function)) {
+            (Some(own), Some(other)) => graphics || own.iommu_group.is_none() || own.iommu_group == other.iommu_group,
+            _ => true,
+        };
         let missing: Vec<String> = functions
             .iter()
-            .filter(|function| function.same_card(address) && !given.contains(function))
+            .filter(|function| function.same_card(address) && !given.contains(function) && belongs(function))
             .map(ToString::to_string)
             .collect();
         if !missing.is_empty() {

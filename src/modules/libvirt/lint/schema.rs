@@ -295,14 +295,7 @@ fn of_other_case(table: &Table, states: &[usize], element: &Element, attribute: 
 }
 
 /// The well-known mistakes first; then where the attribute is at home; then the nearest name.
-fn advice_for_attribute(
-    table: &Table,
-    words: &[&Words],
-    here: &Here,
-    place: &str,
-    name: &str,
-    value: &str,
-) -> String {
+fn advice_for_attribute(table: &Table, words: &[&Words], here: &Here, place: &str, name: &str, value: &str) -> String {
     let element = here.element;
     match (element.name.as_str(), name) {
         ("driver", "multifunction") if place.contains("/hostdev") => {
@@ -317,16 +310,18 @@ fn advice_for_attribute(
         ("disk", "index") => return "leave it out: the order of disks is that of <target dev=…>".to_string(),
         _ => {}
     }
+    if words.iter().flat_map(|words| &words.children).any(|(child, _)| *child == name) {
+        return format!("it is an element there: <{name}>");
+    }
     let has = |words: &Words| words.attributes.iter().any(|(known, _)| *known == name);
     for (child, state) in words.iter().flat_map(|words| &words.children) {
         if *child != "address" && table.states.get(*state).is_some_and(|state| state.words().any(has)) {
             return format!("it belongs on <{child}>: <{child} {name}='{value}'/>");
         }
     }
-    if words.iter().flat_map(|words| &words.children).any(|(child, _)| *child == name) {
-        return format!("it is an element there: <{name}>");
-    }
-    let known: Vec<&str> = words.iter().flat_map(|words| &words.attributes).map(|(known, _)| *known).collect();
+    let mut known: Vec<&str> = words.iter().flat_map(|words| &words.attributes).map(|(known, _)| *known).collect();
+    known.sort_unstable();
+    known.dedup();
     let near = nearest(name, known.iter().copied());
     // With another word in an attribute of what it is in, it would be known.
     if let Some(parent) = here.parent.filter(|_| near.is_none()) {
@@ -337,11 +332,16 @@ fn advice_for_attribute(
             })
         };
         for state in states {
-            if let (Some(switch), Some((values, _))) = (state.switch, state.cases.iter().find(|(_, words)| fits(words))) {
+            if let (Some(switch), Some((values, _))) = (state.switch, state.cases.iter().find(|(_, words)| fits(words)))
+            {
                 let (parent, word) = (&parent.element.name, values.first().copied().unwrap_or_default());
                 let others = known.iter().filter(|known| !matches!(**known, "index" | "startupPolicy" | "fdgroup"));
                 let others: Vec<&str> = others.copied().collect();
-                let here = if others.is_empty() { String::new() } else { format!("; here write one of {}", others.join(", ")) };
+                let here = if others.is_empty() {
+                    String::new()
+                } else {
+                    format!("; here write one of {}", others.join(", "))
+                };
                 return format!("it goes with <{parent} {switch}='{word}'>{here}");
             }
         }

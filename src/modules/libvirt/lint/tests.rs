@@ -63,6 +63,11 @@ fn what_the_guest_alone_tells() {
             "{<interface type='user'><model type='rtl9999'/></interface>}",
             "{<interface type='user'><model type='rtl8139'/></interface>}",
         ),
+        (
+            UNKNOWN_VALUE,
+            "{<disk><driver name='kvm' type='raw'/><target dev='vda'/></disk>}",
+            "{<disk><driver name='qemu' type='raw'/><target dev='vda'/></disk>}",
+        ),
         (UNKNOWN_KEYMAP, "{<graphics type='vnc' keymap='xx'/>}", "{<graphics type='vnc' keymap='en-us'/>}"),
         (
             UNKNOWN_CPU_MODEL,
@@ -406,6 +411,13 @@ fn what_another_machine_tells() {
     assert!(!has(&fine, "<name>win10</name>{$G$A}", NVIDIA_ERROR_43));
     let half = hidden.replace("<kvm>", "<hyperv><relaxed state='on'/></hyperv><kvm>");
     assert!(has(&fermi, &half, NVIDIA_ERROR_43));
+    // Functions of a chipset in groups of their own are no card.
+    let mut chipset = machine();
+    for (at, device) in chipset.pci.as_mut().unwrap().iter_mut().enumerate() {
+        device.class = 0x0c_0330;
+        device.iommu_group = Some(at as u32);
+    }
+    assert!(has(&fine, "{$G}", CARD_INCOMPLETE) && !has(&chipset, "{$G}", CARD_INCOMPLETE));
     // A network card is no reason for a faster CPU, where it is known to be one.
     let mut nic = machine();
     nic.pci.as_mut().unwrap()[0].class = 0x02_0000;

@@ -1,6 +1,7 @@
 //! Putting XML together: one document into another, what is chosen below what is stated, an `xml` block at its place.
 
-use super::super::devices;
+use super::super::compare::holds;
+use super::super::devices::{self, Takeover};
 use crate::host::{Error, Result};
 use crate::modules::libvirt::xml::{self, Element, Node};
 
@@ -219,8 +220,7 @@ pub fn assemble(parts: &[Part], current: Option<&Element>) -> Element {
         let own: Vec<(usize, &Part)> = parts.iter().enumerate().filter(|(_, part)| part.name() == name).collect();
         let full: Vec<Element> = own.iter().map(|(_, part)| part.full()).collect();
         let there: Vec<&Element> = current.named(name).collect();
-        let nobodys = vec![false; there.len()];
-        let assigned = devices::assign(&full.iter().collect::<Vec<_>>(), &there, Some(&nobodys));
+        let assigned = devices::assign(&full.iter().collect::<Vec<_>>(), &there, Takeover::None, &holds);
         for (((at, part), full), slot) in own.into_iter().zip(full).zip(assigned) {
             let old = slot.and_then(|slot| there.get(slot).copied());
             let device = match (old, &part.stated, &part.chosen) {

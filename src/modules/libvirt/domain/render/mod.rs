@@ -17,7 +17,8 @@ mod os;
 mod storage;
 mod tuning;
 
-use super::devices;
+use super::compare::holds;
+use super::devices::{self, Takeover};
 use super::identity;
 use super::params::LibvirtDomain;
 use super::pinning::HostCpus;
@@ -343,8 +344,7 @@ fn give_macs(parts: &mut [Part], domain: &LibvirtDomain, context: &Context) -> R
         context.current.iter().filter_map(|c| c.get("devices")).flat_map(|d| d.named("interface")).collect();
     let full: Vec<Element> = parts.iter().filter(|part| part.name() == "interface").map(Part::full).collect();
     let refs: Vec<&Element> = full.iter().collect();
-    let nobodys = vec![false; current.len()];
-    let assigned = devices::assign(&refs, &current, Some(&nobodys));
+    let assigned = devices::assign(&refs, &current, Takeover::None, &holds);
     let kept = assigned.iter().filter(|slot| slot.is_some()).count();
     // An interface that may well become one that is there (another bridge, say) keeps that one's address.
     if kept < current.len() {
