@@ -92,7 +92,7 @@ impl HostCpus {
         let mut numbers: Vec<u32> =
             host.list(CPUS)?.iter().filter_map(|name| name.strip_prefix("cpu")?.parse().ok()).collect();
         numbers.sort_unstable();
-        for number in numbers.drain(..) {
+        for number in numbers {
             if seen.contains(&number) {
                 continue;
             }
