@@ -25,7 +25,8 @@ fn plan(host: &dyn Host, parameters: &Value) -> vfio_provision::change::Plan {
 fn machine(copies: usize) -> (Machine, Vec<Value>) {
     let machine = Overlay::new(Empty);
     let folder = Path::new("/usr/share/qemu/firmware");
-    let file = |path: &str, content: &str| Effect::File { path: path.into(), content: Some(content.into()), mode: None };
+    let file =
+        |path: &str, content: &str| Effect::File { path: path.into(), content: Some(content.into()), mode: None };
     let mut effects = vec![file("/etc/os-release", "ID=debian\nVERSION_ID=12\n")];
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let content = std::fs::read_to_string(entry.path()).unwrap();

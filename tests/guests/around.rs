@@ -83,9 +83,11 @@ fn set(parameters: &mut Value, way: &str, value: Value) {
     *parameters.pointer_mut(way).unwrap_or_else(|| panic!("{way}")) = value;
 }
 
-/// Does the running network, as libvirt has it and as dnsmasq reads it, say this?
+/// Does the running network, as libvirt has it, say this? (What it remembers of us is as old as its start.)
 fn running(part: &str) -> bool {
-    virsh(&["net-dumpxml", "lab"]).contains(part)
+    let mut network = xml::parse(&virsh(&["net-dumpxml", "lab"])).unwrap();
+    network.retain(|child| child.name != "metadata");
+    network.print().contains(part)
 }
 
 pub fn running_networks() {

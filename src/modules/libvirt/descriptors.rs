@@ -92,7 +92,8 @@ impl Descriptor {
         // SMM to keep them so (libvirt: `loader secure='yes'`).
         let secure = secure && self.has("requires-smm") == wish.secure_boot;
         // Keys without Secure Boot mean nothing; libvirt refuses that wish too.
-        let keys = wish.enrolled_keys.is_none_or(|keys| self.has("enrolled-keys") == keys && (wish.secure_boot || !keys));
+        let keys =
+            wish.enrolled_keys.is_none_or(|keys| self.has("enrolled-keys") == keys && (wish.secure_boot || !keys));
         self.interface_types.iter().any(|kind| kind == "uefi") && self.targets.iter().any(target) && secure && keys
     }
 }

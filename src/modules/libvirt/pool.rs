@@ -404,7 +404,9 @@ impl Module for LibvirtPool {
         match &current {
             None => self.plan_build(host, &mut plan)?,
             // A folder that went away keeps a pool from starting; what was on it is not ours to know.
-            Some(old) if !old.active && self.kind != Kind::Logical => self.plan_build(host, &mut plan)?,
+            Some(old) if !old.active && self.active.0 && self.kind != Kind::Logical => {
+                self.plan_build(host, &mut plan)?
+            }
             Some(old) if old.active && self.active.0 => {
                 let waits = self.waits(host, old, &defined)?;
                 restart_required = !waits.is_empty();
