@@ -6,6 +6,7 @@ use super::domain_load::{What, guest, guests, variables};
 use super::options::DomainDiff;
 use crate::diag::Diagnostic;
 use crate::modules::libvirt::domain::compare::{Change, masked, merge};
+use crate::modules::libvirt::domain::intent;
 use crate::modules::libvirt::import;
 use crate::modules::libvirt::xml::Element;
 
@@ -43,7 +44,7 @@ pub(super) fn diff(options: &DomainDiff) -> Result<ExitStatus, Vec<Diagnostic>> 
             let (settled, _) = import::settle(xml);
             let stated = match &new.what {
                 What::Xml(_) => Some(import::canonical::canonical(&settled)),
-                What::Described(_) => import::canonical::described_last(xml),
+                What::Described(_) => intent::last(xml),
             };
             (settled, stated)
         }
