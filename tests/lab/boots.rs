@@ -42,8 +42,7 @@ pub fn boots(lab: &mut Lab) {
     let (said, resets) = boot(&mut machine, &controller, r#"{"lab_without": ["init"]}"#);
     assert_eq!((said.code, resets), (Some(0), 0), "taken back, nothing is left to boot for:\n{}", said.in_short());
 
-    let broken =
-        format!(r#"{{"lab_broken": "{}", "lab_reasons": ["another initramfs"]}}"#, lab.kind.name());
+    let broken = format!(r#"{{"lab_broken": "{}", "lab_reasons": ["another initramfs"]}}"#, lab.kind.name());
     let tried = boot(&mut machine, &controller, &broken);
     returned(lab, &machine, "an initramfs without the root's driver", tried, "nothing");
     let (said, resets) = boot(&mut machine, &controller, r#"{"lab_reasons": ["the initramfs is good again"]}"#);
@@ -53,7 +52,9 @@ pub fn boots(lab: &mut Lab) {
     machine.ssh("for file in /boot/vmlinuz-*; do mv $file /root/; done");
     let (said, resets) = boot(&mut machine, &controller, r#"{"lab_arguments": ["quiet"]}"#);
     assert_eq!((said.code, resets), (Some(2), 0), "a kernel that is not there must be refused:\n{}", said.in_short());
-    lab.report.notes.push(format!("a kernel that is not there: {}", said.failures().lines().next().unwrap_or_default()));
+    lab.report
+        .notes
+        .push(format!("a kernel that is not there: {}", said.failures().lines().next().unwrap_or_default()));
     machine.ssh("mv /root/vmlinuz-* /boot/");
 
     let (said, resets) = boot(&mut machine, &controller, r#"{"lab_arguments": ["quiet"]}"#);

@@ -29,11 +29,7 @@ fn steps(kind: Kind) -> &'static [(&'static str, &'static str)] {
             ("the initramfs", "mkinitramfs|update-initramfs"),
             ("grub.cfg", "grub-mkconfig|update-grub"),
         ],
-        Kind::El => &[
-            ("dnf", "/usr/bin/dnf"),
-            ("dracut", "dracut"),
-            ("grub.cfg", "grub2?-mkconfig"),
-        ],
+        Kind::El => &[("dnf", "/usr/bin/dnf"), ("dracut", "dracut"), ("grub.cfg", "grub2?-mkconfig")],
     }
 }
 
@@ -47,8 +43,7 @@ pub fn cuts(lab: &mut Lab) {
         let (machine, controller) = fresh(lab, &hardware);
         let before = probe(&machine);
         let playbook = Controller::playbook("site.yml").display().to_string();
-        let arguments =
-            ["apply", playbook.as_str(), "-i", "inventory", "--accept-new-host-keys", "--output", "json"];
+        let arguments = ["apply", playbook.as_str(), "-i", "inventory", "--accept-new-host-keys", "--output", "json"];
         let begun = Instant::now();
         let (mut run, _, _) = controller.start(&arguments);
         let which = (number as usize) % (steps.len() + 1);

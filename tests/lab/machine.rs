@@ -82,9 +82,7 @@ pub struct Machine {
 /// A disk of one's own over another one that stays as it is.
 pub fn overlay(base: &Path, disk: &Path) {
     let form = if base.extension().is_some_and(|end| end == "img") { "raw" } else { "qcow2" };
-    image::run(
-        Command::new("qemu-img").args(["create", "-q", "-f", "qcow2", "-F", form, "-b"]).arg(base).arg(disk),
-    );
+    image::run(Command::new("qemu-img").args(["create", "-q", "-f", "qcow2", "-F", form, "-b"]).arg(base).arg(disk));
 }
 
 impl Machine {
@@ -103,7 +101,8 @@ impl Machine {
             .spawn()
             .unwrap();
         let resets = Arc::new(AtomicU32::new(0));
-        let mut machine = Machine { child, folder: folder.to_path_buf(), port, resets, control: None, kept: Cell::new(false) };
+        let mut machine =
+            Machine { child, folder: folder.to_path_buf(), port, resets, control: None, kept: Cell::new(false) };
         machine.watch(&control);
         machine
     }
@@ -157,9 +156,7 @@ impl Machine {
                 std::thread::sleep(Duration::from_millis(50));
             }
             let mut set = |up: bool| {
-                let line = format!(
-                    "{{\"execute\":\"set_link\",\"arguments\":{{\"name\":\"net0\",\"up\":{up}}}}}\n"
-                );
+                let line = format!("{{\"execute\":\"set_link\",\"arguments\":{{\"name\":\"net0\",\"up\":{up}}}}}\n");
                 control.write_all(line.as_bytes()).is_ok()
             };
             let cut = set(false);

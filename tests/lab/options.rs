@@ -23,8 +23,7 @@ impl Options {
     /// Reads it; what `cargo test` passes to every test program and means nothing here is passed over.
     pub fn read(arguments: &[String]) -> Options {
         let wish = std::env::var("VFIO_PROVISION_LAB").unwrap_or_default();
-        let mut options =
-            Options { all: wish == "all", off: wish == "off", cuts: 4, seed: 1, ..Options::default() };
+        let mut options = Options { all: wish == "all", off: wish == "off", cuts: 4, seed: 1, ..Options::default() };
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             let mut number = || rest.next().and_then(|n| n.parse().ok()).expect("a number after it");

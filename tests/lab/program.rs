@@ -123,7 +123,8 @@ impl Controller {
     /// `plan` or `apply` of a playbook, with JSON lines.
     pub fn play(&self, verb: &str, playbook: &str, more: &[&str]) -> Said {
         let playbook = Controller::playbook(playbook).display().to_string();
-        let mut arguments = vec![verb, playbook.as_str(), "-i", "inventory", "--accept-new-host-keys", "--output", "json"];
+        let mut arguments =
+            vec![verb, playbook.as_str(), "-i", "inventory", "--accept-new-host-keys", "--output", "json"];
         arguments.extend(more);
         self.run(&arguments)
     }
@@ -194,7 +195,12 @@ impl Said {
     pub fn in_short(&self) -> String {
         let mut text = String::new();
         for task in &self.tasks {
-            text += &format!("  {:12} {} {}\n", task.status, task.name, if task.item.is_null() { String::new() } else { task.item.to_string() });
+            text += &format!(
+                "  {:12} {} {}\n",
+                task.status,
+                task.name,
+                if task.item.is_null() { String::new() } else { task.item.to_string() }
+            );
             if matches!(task.status.as_str(), "failed" | "unreachable") {
                 text += &format!("{:#}\n", task.line);
             }
@@ -207,7 +213,10 @@ impl Said {
 
     /// Tasks that changed something or would.
     pub fn changes(&self) -> Vec<&Task> {
-        self.tasks.iter().filter(|task| matches!(task.status.as_str(), "changed" | "would_change" | "unknown")).collect()
+        self.tasks
+            .iter()
+            .filter(|task| matches!(task.status.as_str(), "changed" | "would_change" | "unknown"))
+            .collect()
     }
 
     /// What the failed tasks said.

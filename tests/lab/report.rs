@@ -58,8 +58,9 @@ impl Outcome {
 
 /// The table at the end, as docs/lab.md has it.
 pub fn summary(outcomes: &[Outcome]) -> String {
-    let mut text =
-        String::from("\n| scenario | | min | boots | reboots | as predicted | power cuts |\n|---|---|---|---|---|---|---|\n");
+    let mut text = String::from(
+        "\n| scenario | | min | boots | reboots | as predicted | power cuts |\n|---|---|---|---|---|---|---|\n",
+    );
     for one in outcomes {
         let r = &one.report;
         let seconds = one.took.as_secs();

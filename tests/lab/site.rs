@@ -176,7 +176,9 @@ pub fn provisioned(lab: &mut Lab) -> (PathBuf, BTreeMap<String, String>) {
 
 /// Holds what a plan said against what the apply did, task by task.
 pub fn compare(lab: &mut Lab, planned: &Said, done: &Said) {
-    let name = |task: &Task| format!("{} {}", task.name, if task.item.is_null() { "" } else { task.item.as_str().unwrap_or("?") });
+    let name = |task: &Task| {
+        format!("{} {}", task.name, if task.item.is_null() { "" } else { task.item.as_str().unwrap_or("?") })
+    };
     let names = |said: &Said| said.tasks.iter().map(name).collect::<Vec<_>>();
     assert_eq!(names(planned), names(done), "the plan has other tasks than the apply");
     for (before, after) in planned.tasks.iter().zip(&done.tasks) {

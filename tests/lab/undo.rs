@@ -54,12 +54,11 @@ fn assert_as_before(kind: Kind, machine: &Machine, before: &BTreeMap<String, Str
         Kind::Debian => "dpkg -S \"$path\" > /dev/null 2>&1",
         Kind::El => "rpm -qf \"$path\" > /dev/null 2>&1",
     };
-    let unowned = machine.ssh(&format!(
-        "for path in {}; do [ -L \"$path\" ] || {query} || echo \"$path\"; done",
-        list.join(" ")
-    ));
+    let unowned =
+        machine.ssh(&format!("for path in {}; do [ -L \"$path\" ] || {query} || echo \"$path\"; done", list.join(" ")));
     // What systemd links when a unit is switched on stays with the package; images of guests stay by intent.
-    let fine = |path: &str| path.starts_with("/root/img/") || path.starts_with("/home/img/") || path.starts_with("/root/.");
+    let fine =
+        |path: &str| path.starts_with("/root/img/") || path.starts_with("/home/img/") || path.starts_with("/root/.");
     wrong.extend(unowned.lines().filter(|path| !fine(path)).map(|path| format!("{path}: is new, and no package's")));
     assert!(wrong.is_empty(), "not as it was:\n{}", wrong.join("\n"));
 }
@@ -104,8 +103,17 @@ pub fn rollback(lab: &mut Lab) {
     let (mut machine, controller) = over(lab, &disk, &folder, &Hardware::default());
     let base = ["rollback", "ws", "-i", "inventory"];
     // The first time, the machine's key is not known yet.
-    controller.run(&["plan", &super::program::Controller::playbook("look.yml").display().to_string(), "-i", "inventory",
-        "--accept-new-host-keys", "--output", "json"]).well("a look");
+    controller
+        .run(&[
+            "plan",
+            &super::program::Controller::playbook("look.yml").display().to_string(),
+            "-i",
+            "inventory",
+            "--accept-new-host-keys",
+            "--output",
+            "json",
+        ])
+        .well("a look");
     let shown = controller.run(&[&base[..], &["--check"]].concat());
     assert_eq!(shown.code, Some(0), "{}", shown.text);
     let done = controller.run(&[&base[..], &["--yes"]].concat());
