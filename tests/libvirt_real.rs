@@ -336,7 +336,10 @@ fn volumes_are_made_once() {
     assert!(apply("libvirt_volume", &parameters).contains(&path.to_string()));
     let image = std::fs::read(path).unwrap();
     assert_eq!(image.get(..4), Some(b"QFI\xfb".as_slice()));
-    assert_eq!(apply("libvirt_volume", &json!({"path": path, "capacity": "2 GiB", "resize": false})), Vec::<String>::new());
+    assert_eq!(
+        apply("libvirt_volume", &json!({"path": path, "capacity": "2 GiB", "resize": false})),
+        Vec::<String>::new()
+    );
     assert_eq!(std::fs::read(path).unwrap(), image);
     let over = json!({"path": "/var/lib/libvirt/images/b.qcow2", "backing_file": path});
     assert_eq!(apply("libvirt_volume", &over), ["/var/lib/libvirt/images/b.qcow2"]);

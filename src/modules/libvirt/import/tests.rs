@@ -208,7 +208,15 @@ fn the_same_and_not_the_same() {
             ("", "<interface type='bridge'><source bridge='b'/></interface><interface type='user'/>"),
             false,
         ),
-        ("pc", ("<metadata><vfio-provision:intent xmlns:vfio-provision='https://github.com/vfio-provision/vfio-provision/domain/1'/></metadata>", ""), ("", ""), true),
+        (
+            "pc",
+            (
+                "<metadata><vfio-provision:intent xmlns:vfio-provision='https://github.com/vfio-provision/vfio-provision/domain/1'/></metadata>",
+                "",
+            ),
+            ("", ""),
+            true,
+        ),
         ("pc", ("<metadata><x xmlns='urn:other'/></metadata>", ""), ("", ""), false),
         (
             "pc",
