@@ -265,7 +265,7 @@ impl<'a> Build<'a> {
     }
 
     /// Is the guest made now, and from nothing but parameters?
-    fn from_nothing(&self) -> bool {
+    fn is_new(&self) -> bool {
         self.context.current.is_none() && self.definition.is_none()
     }
 
@@ -352,10 +352,8 @@ fn give_macs(parts: &mut [Part], domain: &LibvirtDomain, context: &Context) -> R
     }
     let mac = |element: &Element| element.get("mac").and_then(|mac| mac.attribute("address")).map(str::to_lowercase);
     let mut taken: Vec<String> = current.iter().copied().chain(refs.iter().copied()).filter_map(mac).collect();
-    let mut at = 0;
-    for part in parts.iter_mut().filter(|part| part.name() == "interface") {
+    for (at, part) in parts.iter_mut().filter(|part| part.name() == "interface").enumerate() {
         let free = assigned.get(at).copied().flatten().is_none();
-        at += 1;
         if !free || mac(&part.full()).is_some() {
             continue;
         }

@@ -87,7 +87,7 @@ impl Build<'_> {
     /// The firmware that the guest gets: stated, or a preset's for a guest that is new.
     pub(super) fn firmware(&self) -> Option<Firmware> {
         self.domain.firmware.or_else(|| {
-            let free = self.from_nothing() && self.domain.loader.is_none() && self.domain.kernel.is_none();
+            let free = self.is_new() && self.domain.loader.is_none() && self.domain.kernel.is_none();
             self.preset.filter(|_| free).map(|preset| preset.firmware)
         })
     }
