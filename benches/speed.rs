@@ -295,5 +295,35 @@ fn reports(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, start_up, inventory, playbook, site, reports);
+/// What comparing guests costs besides libvirt's own time: parameters and libvirt's XML are read, the one is rendered, compared
+/// with the other and with what was stated last time.
+fn guests(c: &mut Criterion) {
+    use vfio_provision::modules::libvirt::domain::render::{Context, render};
+    use vfio_provision::modules::libvirt::domain::{LibvirtDomain, compare, intent};
+    use vfio_provision::modules::libvirt::xml;
+
+    let seed = |name: &str| std::fs::read_to_string(repository().join("tests/cases/seed").join(name)).unwrap();
+    let parameters: serde_json::Value = serde_yaml::from_str(&seed("win8.yml")).unwrap();
+    let mut defined = xml::parse(&seed("win8.dump.xml")).unwrap();
+    let domain: LibvirtDomain = serde_json::from_value(parameters.clone()).unwrap();
+    let stated = render(&domain, &Context::default()).unwrap();
+    intent::put(&mut defined, &intent::kept(&stated.intent));
+    let dump = defined.print();
+    let compared = || {
+        let domain: LibvirtDomain = serde_json::from_value(parameters.clone()).unwrap();
+        let current = xml::parse(&dump).unwrap();
+        let context = Context { current: Some(current.clone()), ..Context::default() };
+        let wanted = render(&domain, &context).unwrap();
+        let merged = compare::merge(&wanted, &current, intent::last(&current).as_ref());
+        assert!(merged.changes.is_empty(), "{:?}", merged.changes);
+        assert_eq!(intent::last(&current), Some(intent::kept(&wanted.intent)));
+    };
+    let mut group = c.benchmark_group("guests");
+    group.bench_function("one compared", |b| b.iter(compared));
+    group.sample_size(10);
+    group.bench_function("200 compared", |b| b.iter(|| (0..200).for_each(|_| compared())));
+    group.finish();
+}
+
+criterion_group!(benches, start_up, inventory, playbook, site, reports, guests);
 criterion_main!(benches);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use vfio_provision::change::{Plan, executor};
 use vfio_provision::host::{Host, Live, Result, Virt, VirtKind};
+use vfio_provision::modules::libvirt::domain::intent;
 use vfio_provision::modules::libvirt::lint;
 use vfio_provision::modules::libvirt::xml::{self, Element};
 use vfio_provision::modules::{Side, find};
@@ -73,6 +74,9 @@ fn inside() {
     edits_converge_and_nothing_moves();
     many_kinds_of_guests_are_fixpoints();
     guests_go_only_when_they_may();
+    intents_live_in_the_guests_metadata();
+    a_running_guest_is_changed_where_it_can_be();
+    states_come_and_go();
     networks_hold();
     volumes_are_made_once();
 }
@@ -122,9 +126,14 @@ fn apply(module: &str, parameters: &Value) -> Vec<String> {
     try_apply(module, parameters).unwrap_or_else(|why| panic!("{why}"))
 }
 
+/// What libvirt has of a guest, but for what we keep in its metadata.
+fn plain(dump: &str) -> String {
+    intent::without(&xml::parse(dump).unwrap()).print()
+}
+
 fn without_uuid_and_mac(dump: &str) -> String {
     let keep = |line: &&str| !line.contains("<uuid>") && !line.contains("<mac address=");
-    dump.lines().filter(keep).collect::<Vec<_>>().join("\n")
+    plain(dump).lines().filter(keep).collect::<Vec<_>>().join("\n")
 }
 
 fn seeds_guests_are_exact() {
@@ -134,7 +143,8 @@ fn seeds_guests_are_exact() {
         let seeds = dump(name);
         // Adopted as it is: the YAML says what the file said.
         assert_eq!(apply("libvirt_domain", &yaml(ours)), Vec::<String>::new());
-        assert_eq!(dump(name), seeds);
+        assert_eq!(plain(&dump(name)), plain(&seeds));
+        assert!(intent::last(&xml::parse(&dump(name)).unwrap()).is_some());
         virsh(&["undefine", name, "--keep-nvram"]);
         assert_eq!(apply("libvirt_domain", &yaml(ours)), [name]);
         assert_eq!(without_uuid_and_mac(&dump(name)), without_uuid_and_mac(&seeds));
@@ -175,6 +185,11 @@ fn kept(name: &str) -> (Option<String>, Vec<Element>, Vec<Element>) {
     (domain.text_at(&["uuid"]), of("mac"), addresses.cloned().collect())
 }
 
+fn mac(name: &str) -> String {
+    let domain = xml::parse(&dump(name)).unwrap();
+    domain.at(&["devices", "interface", "mac"]).and_then(|mac| mac.attribute("address")).unwrap().to_string()
+}
+
 /// Edits of the seed's guest, and the one diff each must show.
 const EDITS: &[(&str, &str, &[&str])] = &[
     ("memory: 16 GiB", "memory: 8 GiB", &["memory"]),
@@ -190,9 +205,10 @@ const EDITS: &[(&str, &str, &[&str])] = &[
     ("format: qcow2", "format: qcow2, cache: none", &["disk vda: cache"]),
     ("format: qcow2", "format: qcow2, discard: unmap", &["disk vda: discard"]),
     ("/root/img/win8.qcow2", "/srv/win8.qcow2", &["disk vda: source"]),
-    ("/root/img/win8.qcow2", "/dev/vg/win8", &["disk vda: source", "disk vda: type"]),
-    ("model: virtio}", "model: e1000}", &["interface 1: model"]),
-    ("bridge: br0", "bridge: br1", &["interface 1: source"]),
+    ("/root/img/win8.qcow2", "/dev/vg/win8", &["disk vda: source"]),
+    ("model: virtio}", "model: e1000}", &["network interface MAC: model"]),
+    ("bridge: br0", "bridge: br1", &["network interface MAC: bridge"]),
+    ("bridge: br0", "network: default", &["network interface MAC: source"]),
     ("listen: 0.0.0.0", "listen: 127.0.0.1", &["graphics vnc: listen"]),
     ("keymap: en-us", "keymap: en-us, passwd: secret", &["graphics vnc: passwd"]),
     ("keymap: en-us", "keymap: en-us, port: 5999", &["graphics vnc: port", "graphics vnc: autoport"]),
@@ -205,7 +221,8 @@ fn edits_converge_and_nothing_moves() {
         let before = kept("win8");
         let edited = WIN8.replacen(from, to, 1);
         assert_ne!(edited, WIN8, "{from}");
-        let expected: Vec<String> = shown.iter().map(|words| format!("win8: {words}")).collect();
+        let expected: Vec<String> =
+            shown.iter().map(|words| format!("win8: {words}").replace("MAC", &mac("win8"))).collect();
         assert_eq!(apply("libvirt_domain", &yaml(&edited)), expected, "{from} → {to}");
         if !to.starts_with("memballoon") {
             assert_eq!(kept("win8"), before, "{from} → {to}");
@@ -219,9 +236,10 @@ fn edits_converge_and_nothing_moves() {
         .replace("disks:\n", "disks:\n  - {path: /srv/b.qcow2, target: vdb}\n")
         .replace("interfaces:\n", "interfaces:\n  - {network: default, model: e1000e}\n");
     // The new NIC is listed first and the other is still found.
-    assert_eq!(apply("libvirt_domain", &yaml(&more)), ["win8: disk vdb", "win8: interface 2"]);
+    assert_eq!(apply("libvirt_domain", &yaml(&more)), ["win8: disk vdb", "win8: network interface 2"]);
+    let second = kept("win8").1.iter().filter_map(|mac| mac.attribute("address")).nth(1).unwrap().to_string();
     let shown = apply("libvirt_domain", &yaml(WIN8));
-    assert_eq!(shown, ["win8: disk vdb", "win8: interface 2"]);
+    assert_eq!(shown, ["win8: disk vdb".to_string(), format!("win8: network interface {second}")]);
     assert_eq!(kept("win8"), before);
 }
 
@@ -275,7 +293,9 @@ fn fixpoint(guest: &str) -> std::result::Result<(), String> {
     let parameters = yaml(guest);
     let applied = try_apply("libvirt_domain", &parameters);
     // Without a memory of the last time, too: nothing that is stated is missed.
-    std::fs::remove_dir_all("/var/lib/vfio-provision/domains").map_err(|e| e.to_string())?;
+    if applied.is_ok() {
+        virsh(&["metadata", "g", "--uri", intent::NAMESPACE, "--config", "--remove"]);
+    }
     let again = plan("libvirt_domain", &parameters).map_err(|e| e.to_string())?;
     let diffs: Vec<_> = again.actions.iter().flat_map(|action| &action.diffs).collect();
     if Live::new().virt(VirtKind::Domain, "g").is_ok_and(|virt| virt.is_some()) {
@@ -302,6 +322,169 @@ fn guests_go_only_when_they_may() {
     assert!(Live::new().virt(VirtKind::Domain, "win7").unwrap().is_some_and(|Virt { autostart, .. }| autostart));
     let both = yaml(&format!("{WIN8}autostart: true\n"));
     assert!(plan("libvirt_domain", &both).unwrap_err().to_string().contains("both claim"));
+}
+
+/// A guest that QEMU can run here: emulated, with a bus that needs no system in it to unplug.
+const TCG: &str = "name: tcg\nmemory: 64 MiB\ntype: qemu\nmachine: pc\nvcpus: 1\nfirmware: bios\nmemballoon: none\n\
+    graphics: [{type: vnc, passwd: one}]\ncdroms: [{target: hdc, bus: ide}]\n\
+    disks:\n  - {path: /run/a.qcow2, target: sda, bus: usb}\n";
+
+fn last_intent(name: &str) -> Element {
+    intent::last(&xml::parse(&dump(name)).unwrap()).unwrap()
+}
+
+fn intents_live_in_the_guests_metadata() {
+    let guest = yaml(
+        "{name: kept, memory: 64 MiB, type: qemu, machine: pc, graphics: [{type: vnc, passwd: hush}], \
+        disks: [{path: /srv/a.qcow2, target: vda, cache: none}, {path: /srv/b.qcow2, target: vdb}], \
+        features: {hyperv: {relaxed: true, vapic: true}}, \
+        xml: \"<metadata><app:x xmlns:app='urn:app'><app:y>1</app:y></app:x></metadata>\"}",
+    );
+    apply("libvirt_domain", &guest);
+    let kept = last_intent("kept").print();
+    assert!(!kept.contains("hush") && kept.contains("passwd='********'"), "{kept}");
+    // Whoever may not see passwords finds none, and their guest has its own.
+    assert!(!virsh(&["dumpxml", "kept"]).contains("hush"));
+    assert!(dump("kept").contains("hush"));
+    // Somebody works by hand: with libvirt's own tools, and in a namespace of their own.
+    virsh(&["metadata", "kept", "--uri", "urn:other", "--key", "other", "--config", "--set", "<mine><v>2</v></mine>"]);
+    std::fs::write("/run/d.xml", "<disk type='file' device='disk'><source file='/srv/z'/><target dev='vdz'/></disk>")
+        .unwrap();
+    virsh(&["attach-device", "kept", "/run/d.xml", "--config"]);
+    let edited = dump("kept");
+    let end = edited.rfind("    </hyperv>").unwrap();
+    let mut edited = edited;
+    edited.insert_str(end, "      <stimer state='on'/><synic state='on'/><vpindex state='on'/>\n");
+    std::fs::write("/run/g.xml", edited).unwrap();
+    virsh(&["define", "/run/g.xml"]);
+    let next = plan("libvirt_domain", &guest).unwrap();
+    assert!(next.actions.is_empty(), "{:?}", next.actions);
+    for what in ["disk vdz", "features hyperv stimer"] {
+        let said = next.notes.iter().filter(|note| note.contains(what)).count();
+        assert_eq!(said, 1, "{what}: {:?}", next.notes);
+    }
+    // What was stated goes, at every depth; what is theirs stays.
+    let mut less = guest;
+    less["disks"] = yaml("[{path: /srv/a.qcow2, target: vda}]");
+    less["features"] = yaml("{hyperv: {relaxed: true}}");
+    less["graphics"] = yaml("[vnc]");
+    less.as_object_mut().unwrap().remove("xml");
+    let mut shown = apply("libvirt_domain", &less);
+    shown.sort();
+    let expected = ["disk vda: cache", "disk vdb", "features hyperv vapic", "graphics vnc: passwd", "metadata app:x"];
+    assert_eq!(shown, expected.map(|words| format!("kept: {words}")));
+    let now = plain(&dump("kept"));
+    for (part, there) in [
+        ("vdz", true),
+        ("<stimer", true),
+        ("other:mine", true),
+        ("vdb", false),
+        ("vapic", false),
+        ("hush", false),
+        ("app:", false),
+    ] {
+        assert_eq!(now.contains(part), there, "{part}: {now}");
+    }
+    assert_eq!(apply("libvirt_domain", &json!({"name": "kept", "state": "absent"})), ["kept"]);
+    // A type of machine that this QEMU has under another name.
+    apply("libvirt_domain", &yaml("{name: g, memory: 64 MiB, type: qemu, machine: q35}"));
+    let canonical = dump("g");
+    assert!(canonical.contains("machine='pc-q35-"), "{canonical}");
+    assert_eq!(
+        apply("libvirt_domain", &yaml("{name: g, memory: 64 MiB, type: qemu, machine: pc-q35-6.2}")),
+        ["g: machine"]
+    );
+    assert_eq!(
+        apply("libvirt_domain", &yaml("{name: g, memory: 64 MiB, type: qemu, machine: q35}")),
+        Vec::<String>::new()
+    );
+    assert_eq!(apply("libvirt_domain", &json!({"name": "g", "state": "absent"})), ["g"]);
+}
+
+fn image(path: &str) {
+    let made = Command::new("qemu-img").args(["create", "-q", "-f", "qcow2", path, "8M"]).status().unwrap();
+    assert!(made.success());
+}
+
+fn waiting(parameters: &Value) -> Value {
+    let next = plan("libvirt_domain", parameters).unwrap();
+    assert!(next.actions.is_empty(), "{:?}", next.actions);
+    next.result.get("waiting").cloned().unwrap()
+}
+
+fn a_running_guest_is_changed_where_it_can_be() {
+    for path in ["/run/a.qcow2", "/run/b.qcow2"] {
+        image(path);
+    }
+    std::fs::write("/run/c.iso", [0u8; 4096]).unwrap();
+    let guest = |edits: &[(&str, &str)]| {
+        let mut text = TCG.to_string();
+        for (from, to) in edits {
+            assert!(text.contains(from), "{from}");
+            text = text.replacen(from, to, 1);
+        }
+        yaml(&text)
+    };
+    let mut running = guest(&[]);
+    running["state"] = json!("running");
+    apply("libvirt_domain", &running);
+    // What libvirt shows of a guest that runs is no difference.
+    assert_eq!(waiting(&running), json!([]));
+    assert_eq!(waiting(&guest(&[])), json!([]));
+    // Without `live` the definition changes and the guest does not.
+    let two = [("bus: usb}", "bus: usb}\n  - {path: /run/b.qcow2, target: sdb, bus: usb}")];
+    assert_eq!(apply("libvirt_domain", &guest(&two)), ["tcg: disk sdb"]);
+    assert_eq!(waiting(&guest(&two)), json!(["disk sdb"]));
+    assert!(!virsh(&["domblklist", "tcg"]).contains("sdb"));
+    // With it, it follows; and goes again.
+    let live = [("name: tcg", "name: tcg\nlive: true"), two[0]];
+    assert_eq!(apply("libvirt_domain", &guest(&live)), ["tcg (running): disk sdb"]);
+    assert!(virsh(&["domblklist", "tcg"]).contains("sdb"));
+    assert_eq!(waiting(&guest(&live)), json!([]));
+    let shown = apply("libvirt_domain", &guest(&live[..1]));
+    assert_eq!(shown, ["tcg: disk sdb", "tcg (running): disk sdb"]);
+    assert!(!virsh(&["domblklist", "tcg"]).contains("sdb"));
+    // A medium, a password; and of two changes the one that can't be done now is named.
+    let medium = [live[0], ("{target: hdc", "{path: /run/c.iso, target: hdc"), ("passwd: one", "passwd: two")];
+    let mut shown = apply("libvirt_domain", &guest(&medium));
+    shown.sort();
+    let expected = [
+        "tcg (running): cdrom hdc: source",
+        "tcg (running): graphics vnc: passwd",
+        "tcg: cdrom hdc: source",
+        "tcg: graphics vnc: passwd",
+    ];
+    assert_eq!(shown, expected);
+    assert!(virsh(&["domblklist", "tcg"]).contains("c.iso"));
+    let half = [live[0], live[1], ("vcpus: 1", "vcpus: 2")];
+    apply("libvirt_domain", &guest(&half));
+    assert_eq!(waiting(&guest(&half)), json!(["vcpus"]));
+    assert!(virsh(&["domblklist", "tcg"]).contains("sdb"));
+    let gone = plan("libvirt_domain", &json!({"name": "tcg", "state": "absent"})).unwrap_err();
+    assert!(gone.to_string().contains("is running"), "{gone}");
+}
+
+fn states_come_and_go() {
+    let state = |state: &str| json!({"name": "tcg", "state": state, "shutdown_timeout": 1});
+    let is = |expected: &str| assert_eq!(virsh(&["domstate", "tcg"]).trim(), expected);
+    assert_eq!(apply("libvirt_domain", &state("paused")), ["tcg: state"]);
+    is("paused");
+    assert_eq!(apply("libvirt_domain", &state("running")), ["tcg: state"]);
+    is("running");
+    // There is no system in it that hears the button.
+    let deaf = try_apply("libvirt_domain", &state("shutdown")).unwrap_err();
+    assert!(deaf.contains("still runs after 1 s") && deaf.contains("force"), "{deaf}");
+    is("running");
+    let mut forced = state("shutdown");
+    forced["force"] = json!(true);
+    assert_eq!(apply("libvirt_domain", &forced), ["tcg: state"]);
+    is("shut off");
+    assert_eq!(apply("libvirt_domain", &state("paused")), ["tcg: state"]);
+    is("paused");
+    assert_eq!(waiting(&state("present")), json!([]));
+    assert_eq!(apply("libvirt_domain", &forced), ["tcg: state"]);
+    is("shut off");
+    assert_eq!(apply("libvirt_domain", &json!({"name": "tcg", "state": "absent"})), ["tcg"]);
 }
 
 fn networks_hold() {

@@ -253,7 +253,9 @@ impl<'a> Walk<'a> {
             }
         }
         let nothing_to_see = deed.touched.is_empty() && !deed.quiet;
-        if nothing_to_see || self.still_there(deed)? {
+        // What a guest runs with is no definition of it: it has that until it is started anew.
+        let running = deed.argv.is_none() && deed.subject.starts_with("virsh ") && deed.subject.ends_with(" --live");
+        if nothing_to_see || running || self.still_there(deed)? {
             let what =
                 if deed.secret { format!("a command of `{}`", deed.task) } else { format!("`{}`", deed.subject) };
             let maybe = if deed.after.is_none() { " (it did not come to its end)" } else { "" };

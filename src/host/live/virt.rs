@@ -64,6 +64,9 @@ fn from_table(text: &str, column: usize) -> BTreeSet<String> {
 /// Lists a kind; empty where virsh or the daemon is not there.
 pub fn list(host: &Live, kind: VirtKind) -> Result<Listing> {
     let words = words(kind);
+    if let Some(listing) = at_once(host, &words)? {
+        return Ok(listing);
+    }
     let Some(names_) = names(host, &words, "--all")? else { return Ok(Listing::default()) };
     if names_.is_empty() {
         return Ok(Listing::default());
@@ -73,6 +76,28 @@ pub fn list(host: &Live, kind: VirtKind) -> Result<Listing> {
         active: names(host, &words, "")?.unwrap_or_default(),
         autostart: names(host, &words, "--all --autostart")?.unwrap_or_default(),
     })
+}
+
+/// No name has a slash.
+const BETWEEN: &str = "//";
+
+/// All three lists from one virsh, which takes several commands in one argument; `None` where it is too old for that.
+fn at_once(host: &Live, words: &Words) -> Result<Option<Listing>> {
+    let list = words.list;
+    let commands = format!(
+        "{list} --name --all; echo {BETWEEN}; {list} --name; echo {BETWEEN}; {list} --name --all --autostart; echo {BETWEEN}"
+    );
+    Ok(virsh(host, &[&commands])?.and_then(|output| three_lists(&output.stdout)))
+}
+
+fn three_lists(text: &str) -> Option<Listing> {
+    let between = format!("{BETWEEN}\n");
+    let mut lists = text.split(&between).map(|part| -> BTreeSet<String> {
+        part.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_string).collect()
+    });
+    let listing = Listing { names: lists.next()?, active: lists.next()?, autostart: lists.next()? };
+    // What failed printed nothing between.
+    (lists.next()?.is_empty() && lists.next().is_none()).then_some(listing)
 }
 
 /// One domain, network or pool.
@@ -117,6 +142,16 @@ fn state_and_xml(text: &str) -> (Option<String>, Option<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_virsh_tells_all_names() {
+        let listing = three_lists("a\nb c\n\n//\n b c \n\n//\n\n//\n").unwrap();
+        assert_eq!(listing.names, ["a", "b c"].map(String::from).into());
+        assert_eq!(listing.active, ["b c"].map(String::from).into());
+        assert!(listing.autostart.is_empty());
+        assert!(three_lists("a\n\n//\n//\n").is_none());
+        assert!(three_lists("").is_none());
+    }
 
     #[test]
     fn one_virsh_tells_state_and_xml() {

@@ -9,6 +9,8 @@ mod parts;
 mod tree;
 
 #[cfg(test)]
+mod property;
+#[cfg(test)]
 mod tests;
 
 use super::normal::{amount, same_machine, set_amount};

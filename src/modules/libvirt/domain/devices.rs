@@ -226,6 +226,10 @@ pub fn assign(
         }
     };
     let same_identity = |wanted: &Element, current: &Element| {
+        // Where only the same is the same, two cards with two addresses are two.
+        if matches!(takeover, Takeover::None) && mac(wanted).is_some() && mac(current).is_some() {
+            return false;
+        }
         let identity = identity(wanted);
         identity.is_some() && identity == self::identity(current)
     };

@@ -180,7 +180,8 @@ fn only_in_live(stated: &Element, live: &Element) -> Vec<Change> {
     for parent in ["features", "clock", "memoryBacking", "qemu:commandline"] {
         let here = stated.get(parent);
         for child in live.get(parent).into_iter().flat_map(Element::elements) {
-            if !here.is_some_and(|here| here.elements().any(|e| e.name == child.name)) {
+            // A firmware that libvirt chooses at the start may need it, and brings it along.
+            if child.name != "smm" && !here.is_some_and(|here| here.elements().any(|e| e.name == child.name)) {
                 changes.push(gone(words(&[parent, &child.name], None), child));
             }
         }

@@ -273,4 +273,6 @@ fn forget_stamp(host: &dyn Host, plan: &mut Plan, stamp: &str, name: &str) -> Re
 }
 
 #[cfg(test)]
+mod live_tests;
+#[cfg(test)]
 mod tests;

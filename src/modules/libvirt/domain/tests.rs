@@ -16,7 +16,7 @@ const WIN7: &str = include_str!("../../../../tests/cases/seed/win7.yml");
 const WIN8_DUMP: &str = include_str!("../../../../tests/cases/seed/win8.dump.xml");
 const WIN7_DUMP: &str = include_str!("../../../../tests/cases/seed/win7.dump.xml");
 
-fn yaml(text: &str) -> Value {
+pub(super) fn yaml(text: &str) -> Value {
     serde_yaml::from_str(text).unwrap()
 }
 
@@ -25,7 +25,7 @@ fn domain(parameters: Value) -> LibvirtDomain {
 }
 
 /// A machine on which libvirt has these domains.
-fn with_domains(domains: &[(&str, &str)]) -> Machine {
+pub(super) fn with_domains(domains: &[(&str, &str)]) -> Machine {
     let host = machine(&[("/etc/os-release", "ID=centos\nVERSION_ID=7\n"), ("/var/lib/", "")]);
     for (name, xml) in domains {
         let virt = Virt { xml: (*xml).to_string(), ..Virt::default() };
@@ -34,12 +34,12 @@ fn with_domains(domains: &[(&str, &str)]) -> Machine {
     host
 }
 
-fn xml_of(host: &Machine, name: &str) -> Element {
+pub(super) fn xml_of(host: &Machine, name: &str) -> Element {
     xml::parse(&host.virt(VirtKind::Domain, name).unwrap().unwrap().xml).unwrap()
 }
 
 /// The diffs alone, one line each.
-fn lines(actions: &[Action]) -> Vec<String> {
+pub(super) fn lines(actions: &[Action]) -> Vec<String> {
     actions
         .iter()
         .flat_map(|action| &action.diffs)

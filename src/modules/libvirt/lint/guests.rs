@@ -88,6 +88,8 @@ pub fn claims(domain: &Element) -> Vec<Claim> {
 
 /// The same of a guest's XML that is only text: just what can be a claim is parsed.
 pub fn claims_in(text: &str) -> Vec<Claim> {
+    // What was stated last time, which is kept in the metadata, claims nothing.
+    let text = text.rsplit_once("</metadata>").map_or(text, |(_, devices)| devices);
     let mut found = Vec::new();
     for (start, end) in [("<hostdev", "</hostdev>"), ("<interface", "</interface>")] {
         let mut rest = text;
