@@ -211,35 +211,35 @@ pub fn pools() {
     assert!(Path::new("/var/guests/img/a.qcow2").exists() && Path::new("/var/guests/other").exists());
     for (pool, edit, expected) in [
         (
-            "{name: n, type: netfs, host: nas, export: /e, path: /var/guests/n, format: nfs, protocol_version: '4.2'}",
+            "{name: pn, type: netfs, host: nas, export: /e, path: /var/guests/n, format: nfs, protocol_version: '4.2'}",
             ("host", json!("other")),
-            "n: host",
+            "pn: host",
         ),
         (
-            "{name: n, type: fs, devices: /dev/sdx1, path: /var/guests/f, format: ext4}",
+            "{name: pn, type: fs, devices: /dev/sdx1, path: /var/guests/f, format: ext4}",
             ("format", json!("xfs")),
-            "n: format",
+            "pn: format",
         ),
         (
-            "{name: n, type: logical, group_name: vg0, devices: [/dev/sdy]}",
+            "{name: pn, type: logical, group_name: vg0, devices: [/dev/sdy]}",
             ("group_name", json!("vg1")),
-            "n: volume group",
+            "pn: volume group",
         ),
-        ("{name: n, type: dir, path: /var/guests/d, build: false}", ("path", json!("/var/guests/e")), "n: path"),
+        ("{name: pn, type: dir, path: /var/guests/d, build: false}", ("path", json!("/var/guests/e")), "pn: path"),
     ] {
         let mut parameters = yaml(pool);
         parameters["active"] = json!(false);
         parameters["autostart"] = json!(false);
-        assert!(apply("libvirt_pool", &parameters).contains(&"n".to_string()), "{pool}");
+        assert!(apply("libvirt_pool", &parameters).contains(&"pn".to_string()), "{pool}");
         std::fs::remove_dir_all("/var/lib/vfio-provision/pools").unwrap();
         assert_eq!(apply("libvirt_pool", &parameters), Vec::<String>::new(), "{pool}");
-        let uuid = || xml::parse(&virsh(&["pool-dumpxml", "n"])).unwrap().text_at(&["uuid"]);
+        let uuid = || xml::parse(&virsh(&["pool-dumpxml", "pn"])).unwrap().text_at(&["uuid"]);
         let before = uuid();
         parameters[edit.0] = edit.1;
         let changed = apply("libvirt_pool", &parameters);
         assert_eq!(changed.first().map(String::as_str), Some(expected), "{pool}");
         assert_eq!(uuid(), before);
-        assert_eq!(apply("libvirt_pool", &json!({"name": "n", "state": "absent"})), ["n"]);
+        assert_eq!(apply("libvirt_pool", &json!({"name": "pn", "state": "absent"})), ["pn"]);
     }
 }
 

@@ -325,7 +325,8 @@ impl LibvirtPool {
             // Only LVM knows; a group that nobody asks to be made is believed to be there.
             None => !build || host.exists(&place)?,
         };
-        if there {
+        // One that shall not run needs no group yet.
+        if there || (!build && !self.active.0) {
             return Ok(());
         }
         if !build {
