@@ -13,4 +13,4 @@ mod manager;
 mod reboot;
 
 /// Hosts that this file's tests have between them.
-const HOSTS: usize = 8;
+const HOSTS: usize = 10;

@@ -7,10 +7,16 @@
 mod guests;
 
 #[test]
-fn networks_pools_and_volumes() {
-    guests::enter("networks_pools_and_volumes", || {
+fn networks_hold_and_change_while_they_run() {
+    guests::enter("networks_hold_and_change_while_they_run", || {
         guests::around::networks();
         guests::around::running_networks();
+    });
+}
+
+#[test]
+fn pools_and_volumes() {
+    guests::enter("pools_and_volumes", || {
         guests::around::pools();
         guests::around::volumes();
     });

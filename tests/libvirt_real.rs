@@ -278,9 +278,14 @@ const GUESTS: &[&str] = &[
     "{name: g, memory: 1 GiB, xml: \"<devices><tpm model='tpm-tis'><backend type='passthrough'><device path='/dev/tpm0'/></backend></tpm><serial type='pty'/><console type='pty'/><input type='evdev'><source dev='/dev/input/event0' grab='all' repeat='on'/></input></devices>\"}",
 ];
 
+/// One guest a line: each parameter and each preset, without name and memory.
+const DESCRIBED: &str = include_str!("libvirt_real/described.txt");
+
 fn many_kinds_of_guests_are_fixpoints() {
+    let described = DESCRIBED.lines().map(|line| format!("{{name: g, memory: 1 GiB, {line}}}"));
+    let guests = GUESTS.iter().map(|guest| (*guest).to_string()).chain(described);
     let wrong: Vec<String> =
-        GUESTS.iter().filter_map(|guest| fixpoint(guest).err().map(|e| format!("{guest}: {e}"))).collect();
+        guests.filter_map(|guest| fixpoint(&guest).err().map(|e| format!("{guest}: {e}"))).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
@@ -514,7 +519,10 @@ fn volumes_are_made_once() {
     assert!(apply("libvirt_volume", &parameters).contains(&path.to_string()));
     let image = std::fs::read(path).unwrap();
     assert_eq!(image.get(..4), Some(b"QFI\xfb".as_slice()));
-    assert_eq!(apply("libvirt_volume", &json!({"path": path, "capacity": "2 GiB"})), Vec::<String>::new());
+    assert_eq!(
+        apply("libvirt_volume", &json!({"path": path, "capacity": "2 GiB", "resize": false})),
+        Vec::<String>::new()
+    );
     assert_eq!(std::fs::read(path).unwrap(), image);
     let over = json!({"path": "/var/lib/libvirt/images/b.qcow2", "backing_file": path});
     assert_eq!(apply("libvirt_volume", &over), ["/var/lib/libvirt/images/b.qcow2"]);

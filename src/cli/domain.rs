@@ -5,6 +5,7 @@ use super::apply::wrong;
 use super::domain_load::{Guest, What, guests, variables};
 use super::options::{DomainCommand, DomainLint, DomainRender};
 use crate::diag::Diagnostic;
+use crate::modules::libvirt::domain::render::explain::explain;
 use crate::modules::libvirt::domain::render::{Context, Wanted, render as rendered};
 use crate::modules::libvirt::xml::Element;
 use crate::modules::libvirt::{import, lint};
@@ -22,6 +23,11 @@ pub(super) fn domain(command: &DomainCommand) -> ExitStatus {
     }
 }
 
+/// What is known without a machine: libvirt chooses the firmware.
+fn context(current: Option<&Element>) -> Context {
+    Context { current: current.cloned(), autoselect: true, ..Context::default() }
+}
+
 /// What must hold, without a machine; `current` is what is there already.
 pub(super) fn wanted(guest: &Guest, current: Option<&Element>) -> Result<Wanted, Diagnostic> {
     match &guest.what {
@@ -30,34 +36,29 @@ pub(super) fn wanted(guest: &Guest, current: Option<&Element>) -> Result<Wanted,
             Ok(Wanted { intent: xml.clone(), xml, absent: Vec::new() })
         }
         What::Described(described) => {
-            let context = Context { current: current.cloned(), ..Context::default() };
-            rendered(&described.domain, &context).map_err(|error| guest.error(&error))
+            rendered(&described.domain, &context(current)).map_err(|error| guest.error(&error))
         }
     }
 }
 
 fn render(options: &DomainRender) -> Result<ExitStatus, Vec<Diagnostic>> {
     let variables = variables(&options.vars)?;
-    let mut all = guests(&options.file, &variables)?;
-    if let Some(name) = &options.name {
-        let names: Vec<String> = all.iter().map(|guest| guest.name.clone()).collect();
-        all.retain(|guest| guest.name == *name);
-        if all.is_empty() {
-            return Err(vec![
-                Diagnostic::error(format!("{} has no guest {name}", options.file.display()))
-                    .help(format!("it has {}", names.join(", "))),
-            ]);
-        }
-    }
+    let all = guests(&options.file, options.name.as_deref(), &variables)?;
     let mut out = String::new();
     let mut errors = Vec::new();
     for guest in &all {
-        match wanted(guest, None) {
-            Ok(wanted) => {
+        let text = match &guest.what {
+            What::Described(described) if !options.plain => {
+                explain(&described.domain, &context(None)).map_err(|error| guest.error(&error))
+            }
+            _ => wanted(guest, None).map(|wanted| wanted.xml.print()),
+        };
+        match text {
+            Ok(text) => {
                 if !out.is_empty() {
                     out.push('\n');
                 }
-                out.push_str(&wanted.xml.print());
+                out.push_str(&text);
             }
             Err(error) => errors.push(error),
         }
@@ -78,7 +79,7 @@ fn lint(options: &DomainLint) -> Result<ExitStatus, Vec<Diagnostic>> {
     let mut all = Vec::new();
     let mut errors = Vec::new();
     for file in &options.files {
-        match guests(file, &variables) {
+        match guests(file, None, &variables) {
             Ok(guests) => all.extend(guests),
             Err(more) => errors.extend(more),
         }

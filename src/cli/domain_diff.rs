@@ -6,6 +6,7 @@ use super::domain_load::{What, guest, guests, variables};
 use super::options::DomainDiff;
 use crate::diag::Diagnostic;
 use crate::modules::libvirt::domain::compare::{Change, masked, merge};
+use crate::modules::libvirt::domain::intent;
 use crate::modules::libvirt::import;
 use crate::modules::libvirt::xml::Element;
 
@@ -15,19 +16,19 @@ pub(super) fn diff(options: &DomainDiff) -> Result<ExitStatus, Vec<Diagnostic>> 
         return Err(vec![Diagnostic::error("only one of the two can be standard input")]);
     }
     let variables = variables(&options.vars)?;
-    let mut new = guests(&options.wanted, &variables)?;
+    let mut new = guests(&options.wanted, options.name.as_deref(), &variables)?;
     let mut name = options.name.clone();
     // Where one file has a single guest, the other one's guest of the same name is meant.
-    if let ([only], None) = (new.as_slice(), &name) {
-        let others = guests(&options.current, &variables);
+    if let ([only], None) = (new.as_slice(), &name)
+        && options.current != dash
+    {
+        let others = guests(&options.current, None, &variables);
         name = others.ok().filter(|others| others.len() > 1).map(|_| only.name.clone());
     }
     let old = guest(&options.current, name.as_deref(), &variables)?;
     if new.len() > 1 {
         let wish = name.clone().unwrap_or_else(|| old.name.clone());
         new.retain(|guest| guest.name == wish);
-    } else if let Some(name) = &options.name {
-        new.retain(|guest| guest.name == *name);
     }
     let Some(new) = new.into_iter().next() else {
         return Err(vec![
@@ -43,7 +44,7 @@ pub(super) fn diff(options: &DomainDiff) -> Result<ExitStatus, Vec<Diagnostic>> 
             let (settled, _) = import::settle(xml);
             let stated = match &new.what {
                 What::Xml(_) => Some(import::canonical::canonical(&settled)),
-                What::Described(_) => None,
+                What::Described(_) => intent::last(xml),
             };
             (settled, stated)
         }

@@ -135,8 +135,8 @@ fn printed(guests: &[Imported], form: ImportForm) -> String {
             ImportForm::Task => (4, ""),
             ImportForm::Parameters => (0, ""),
         };
-        for note in &guest.notes {
-            out.push_str(&format!("{lead}# {note}\n"));
+        for line in guest.notes.iter().flat_map(|note| wrapped(note)) {
+            out.push_str(&format!("{lead}# {line}\n"));
         }
         let text = yaml(&guest.params, indent, &comments(guest));
         match form {
@@ -151,6 +151,22 @@ fn printed(guests: &[Imported], form: ImportForm) -> String {
         }
     }
     out
+}
+
+/// A note in lines.
+fn wrapped(text: &str) -> Vec<String> {
+    const WIDTH: usize = 110;
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= WIDTH => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_string()),
+        }
+    }
+    lines
 }
 
 /// A map that stands four columns in, as an item of a list.
@@ -190,14 +206,20 @@ fn host_vars(host: &str, guests: &[Imported], things: &Things, asked: &Asked) ->
     {
         let (simple, others) = accepted(module, all, asked)?;
         if !simple.is_empty() {
+            let mut comments = Comments::new();
+            for (at, guess) in simple.iter().enumerate().filter(|(_, guess)| !guess.more.is_empty()) {
+                let more = guess.more.iter().map(|name| format!("<{name}>")).collect::<Vec<_>>().join(", ");
+                comments.insert(
+                    format!("{list}[{at}]"),
+                    format!("It also has {more}: that stays on this machine, and is not described here."),
+                );
+            }
             let mut map = Map::new();
-            map.insert(list.into(), Value::Array(simple));
-            out.push_str(&format!("\n{}", yaml(&map, 0, &Comments::new())));
+            map.insert(list.into(), simple.into_iter().map(|guess| Value::Object(guess.params)).collect());
+            out.push_str(&format!("\n{}", yaml(&map, 0, &comments)));
         }
         for name in others {
-            out.push_str(&format!(
-                "\n# The {kind} {name} has more than `{module}` describes: it is left as it is on the machine.\n"
-            ));
+            out.push_str(&format!("\n# The {kind} {name} is none that is described easily: it stays as it is.\n"));
         }
     }
     out.push('\n');
@@ -210,18 +232,19 @@ fn host_vars(host: &str, guests: &[Imported], things: &Things, asked: &Asked) ->
 }
 
 /// Networks or pools that the module accepts, described as here, with nothing to change: the machine itself is asked.
-fn accepted(module: &str, things: &[Thing], asked: &Asked) -> Result<(Vec<Value>, BTreeSet<String>), Vec<Diagnostic>> {
+fn accepted(module: &str, things: &[Thing], asked: &Asked) -> Result<(Vec<Guess>, BTreeSet<String>), Vec<Diagnostic>> {
     let mut others: BTreeSet<String> = things.iter().map(|thing| thing.name.clone()).collect();
     let mut simple = Vec::new();
-    let guesses: Vec<Value> = things.iter().filter_map(|thing| guess(module, thing)).collect();
+    let guesses: Vec<Guess> = things.iter().filter_map(|thing| guess(module, thing)).collect();
     if guesses.is_empty() || crate::modules::find(module).is_none() {
         return Ok((simple, others));
     }
-    let questions = guesses.iter().map(|guess| (module.to_string(), guess.clone())).collect();
+    let questions = guesses.iter().map(|guess| (module.to_string(), Value::Object(guess.params.clone()))).collect();
     let Ok(answers) = ask(asked, questions)? else { return Ok((simple, others)) };
     for (guess, answer) in guesses.into_iter().zip(answers) {
-        if answer.error.is_none() && answer.diffs.is_empty() && answer.actions.is_empty() {
-            if let Some(name) = guess.get("name").and_then(Value::as_str) {
+        // What has no diff is a record of our own, and changes nothing.
+        if answer.error.is_none() && answer.diffs.is_empty() {
+            if let Some(name) = guess.params.get("name").and_then(Value::as_str) {
                 others.remove(name);
             }
             simple.push(guess);
@@ -230,11 +253,21 @@ fn accepted(module: &str, things: &[Thing], asked: &Asked) -> Result<(Vec<Value>
     Ok((simple, others))
 }
 
+/// A network or a pool as parameters.
+struct Guess {
+    params: Map<String, Value>,
+    /// Elements that the parameters don't speak of.
+    more: Vec<String>,
+}
+
 /// What its parameters would be, if it is simple.
-fn guess(module: &str, thing: &Thing) -> Option<Value> {
+fn guess(module: &str, thing: &Thing) -> Option<Guess> {
     let xml = read(&thing.xml).ok()?;
     let mut params = Map::new();
     params.insert("name".into(), json!(thing.name));
+    if let Some(uuid) = xml.text_at(&["uuid"]) {
+        params.insert("uuid".into(), json!(uuid));
+    }
     let attribute = |way: &[&str], name: &str| xml.at(way).and_then(|e| e.attribute(name)).map(str::to_string);
     if module == "libvirt_network" {
         let mode = match xml.get("forward") {
@@ -244,6 +277,12 @@ fn guess(module: &str, thing: &Thing) -> Option<Value> {
         params.insert("mode".into(), json!(mode));
         if let Some(bridge) = attribute(&["bridge"], "name") {
             params.insert("bridge".into(), json!(bridge));
+        }
+        if let Some(mac) = attribute(&["mac"], "address") {
+            params.insert("mac".into(), json!(mac));
+        }
+        if let Some(mtu) = attribute(&["mtu"], "size").and_then(|size| size.parse::<u32>().ok()) {
+            params.insert("mtu".into(), json!(mtu));
         }
         if let Some(domain) = attribute(&["domain"], "name") {
             params.insert("domain".into(), json!(domain));
@@ -294,5 +333,15 @@ fn guess(module: &str, thing: &Thing) -> Option<Value> {
     if !thing.autostart {
         params.insert("autostart".into(), json!(false));
     }
-    Some(Value::Object(params))
+    let spoken_of: &[&str] = if module == "libvirt_network" {
+        &["name", "uuid", "forward", "bridge", "mac", "mtu", "domain", "ip", "metadata"]
+    } else {
+        &["name", "uuid", "source", "target", "capacity", "allocation", "available"]
+    };
+    let mut more: Vec<String> =
+        xml.elements().filter(|e| !spoken_of.contains(&e.name.as_str())).map(|e| e.name.clone()).collect();
+    let card = xml.get("forward").filter(|forward| forward.get("interface").is_some() || forward.get("pf").is_some());
+    more.extend(card.map(|_| "forward".to_string()));
+    more.dedup();
+    Some(Guess { params, more })
 }

@@ -137,19 +137,23 @@ pub(super) fn domain_xml(source: &Arc<Source>) -> Result<Element, Diagnostic> {
     Ok(element)
 }
 
-/// All guests of a file.
-pub(super) fn guests(path: &Path, variables: &Offline) -> Result<Vec<Guest>, Vec<Diagnostic>> {
+/// All guests of a file, or those of this name: what is wrong with the others does not matter then.
+pub(super) fn guests(path: &Path, name: Option<&str>, variables: &Offline) -> Result<Vec<Guest>, Vec<Diagnostic>> {
     let source = text(path).map_err(|error| vec![error])?;
     if is_xml(&source.text) {
         let element = domain_xml(&source).map_err(|error| vec![error])?;
         let start = source.text.find('<').unwrap_or(0);
-        let name = element.text_at(&["name"]).unwrap_or_default();
-        return Ok(vec![Guest { name, span: Span::new(&source, start, start), what: What::Xml(element) }]);
+        let own = element.text_at(&["name"]).unwrap_or_default();
+        return Ok(vec![Guest { name: own, span: Span::new(&source, start, start), what: What::Xml(element) }]);
     }
     let node = yaml::parse_one(&source).map_err(|error| vec![error])?;
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
-    let mut found = Found { variables, folder, guests: Vec::new(), errors: Vec::new() };
+    let mut found = Found { variables, folder, name, others: Vec::new(), guests: Vec::new(), errors: Vec::new() };
     found.collect(&node, &[]);
+    if found.guests.is_empty() && found.errors.is_empty() && !found.others.is_empty() {
+        let error = Diagnostic::error(format!("{} has no guest {}", path.display(), name.unwrap_or_default()));
+        return Err(vec![error.help(format!("it has {}", found.others.join(", ")))]);
+    }
     if found.guests.is_empty() && found.errors.is_empty() {
         found.errors.push(
             Diagnostic::error("here is no guest")
@@ -162,18 +166,16 @@ pub(super) fn guests(path: &Path, variables: &Offline) -> Result<Vec<Guest>, Vec
 
 /// The one guest of a file, or the one that is called so.
 pub(super) fn guest(path: &Path, name: Option<&str>, variables: &Offline) -> Result<Guest, Vec<Diagnostic>> {
-    let mut all = guests(path, variables)?;
-    let names: Vec<String> = all.iter().map(|guest| guest.name.clone()).collect();
-    if let Some(name) = name {
-        let error = || {
-            vec![
-                Diagnostic::error(format!("{} has no guest {name}", path.display()))
-                    .help(format!("it has {}", names.join(", "))),
-            ]
-        };
-        return all.into_iter().find(|guest| guest.name == name).ok_or_else(error);
+    let mut all = guests(path, name, variables)?;
+    if let (Some(name), [only]) = (name, all.as_slice())
+        && only.name != name
+    {
+        return Err(vec![
+            Diagnostic::error(format!("{} has no guest {name}", path.display())).help(format!("it has {}", only.name)),
+        ]);
     }
     if all.len() > 1 {
+        let names: Vec<String> = all.iter().map(|guest| guest.name.clone()).collect();
         return Err(vec![
             Diagnostic::error(format!("{} has several guests: {}", path.display(), names.join(", ")))
                 .help("choose one with --name"),
@@ -185,6 +187,10 @@ pub(super) fn guest(path: &Path, name: Option<&str>, variables: &Offline) -> Res
 struct Found<'a> {
     variables: &'a Offline,
     folder: PathBuf,
+    /// Only this one.
+    name: Option<&'a str>,
+    /// Those that were passed over.
+    others: Vec<String>,
     guests: Vec<Guest>,
     errors: Vec<Diagnostic>,
 }
@@ -253,6 +259,12 @@ impl Found<'_> {
                 .push(Diagnostic::error(format!("a guest is a map, but this is {}", node.kind_name())).at(&node.span));
             return;
         }
+        if let (Some(wish), Some(own)) = (self.name, node.get("name").filter(|name| !name.is_templated()))
+            && own.as_str() != Some(wish)
+        {
+            self.others.push(own.as_str().unwrap_or_default().to_string());
+            return;
+        }
         let before = self.errors.len();
         check_parameters(module, node, at, &mut self.errors);
         if self.errors.len() > before {
@@ -268,6 +280,9 @@ impl Found<'_> {
             Err(error) => return self.errors.push(error),
         };
         match serde_path_to_error::deserialize::<_, LibvirtDomain>(Value::Object(rendered)) {
+            Ok(domain) if self.name.is_some_and(|wish| wish != &*domain.name) => {
+                self.others.push(domain.name.to_string())
+            }
             Ok(domain) => {
                 let span = node.get("name").map_or(&node.span, |name| &name.span).clone();
                 let name = domain.name.to_string();

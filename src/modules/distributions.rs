@@ -6,14 +6,18 @@
 use serde_json::json;
 
 use crate::change::{Action, Op};
-use crate::host::overlay::testing::{Machine, apply, machine};
+use crate::host::overlay::testing::{Machine, apply};
+use crate::host::{Model, Package, Unit};
 use crate::modules::boot::samples;
+use crate::modules::vfio::fixture::Box1;
 
 struct Distribution {
     name: &'static str,
     os: &'static str,
     boot: Boot,
     tool: &'static str,
+    /// The file that configures the network card, and what is in it.
+    network: Option<(&'static str, &'static str)>,
 }
 
 #[derive(Clone, Copy)]
@@ -32,8 +36,31 @@ const DRACUT: &str = "/usr/bin/dracut";
 const TOOLS: &str = "/usr/sbin/update-initramfs";
 const MKINITCPIO: &str = "/usr/bin/mkinitcpio";
 
+const IFCFG: (&str, &str) =
+    ("/etc/sysconfig/network-scripts/ifcfg-eno1", "TYPE=Ethernet\nBOOTPROTO=dhcp\nDEVICE=eno1\nONBOOT=yes\n");
+const PROFILE: (&str, &str) = (
+    "/etc/NetworkManager/system-connections/lan.nmconnection",
+    "[connection]\nid=lan\nuuid=1c8d\ntype=ethernet\ninterface-name=eno1\n\n[ipv4]\nmethod=auto\n",
+);
+const INTERFACES: (&str, &str) =
+    ("/etc/network/interfaces", "auto lo eno1\niface lo inet loopback\niface eno1 inet dhcp\n");
+const NETPLAN: (&str, &str) =
+    ("/etc/netplan/50-cloud-init.yaml", "network:\n  version: 2\n  ethernets:\n    eno1:\n      dhcp4: true\n");
+const NETWORK: (&str, &str) = ("/etc/systemd/network/20-wired.network", "[Match]\nName=en*\n\n[Network]\nDHCP=yes\n");
+
 fn all() -> Vec<Distribution> {
-    let one = |name, os, boot, tool| Distribution { name, os, boot, tool };
+    let one = |name, os, boot, tool| {
+        let network = match name {
+            "CentOS 7" | "Rocky 8" => Some(IFCFG),
+            "Debian 12" | "Debian 13" => Some(INTERFACES),
+            "Ubuntu 22.04" | "Ubuntu 24.04" => Some(NETPLAN),
+            "Arch" => Some(NETWORK),
+            // wicked's ifcfg files.
+            "openSUSE Leap 15.6" => None,
+            _ => Some(PROFILE),
+        };
+        Distribution { name, os, boot, tool, network }
+    };
     vec![
         one("CentOS 7", "ID=\"centos\"\nID_LIKE=\"rhel fedora\"\nVERSION_ID=\"7\"\n", Boot::Cfg("/boot/grub2"), DRACUT),
         one("Rocky 8", "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"8.10\"\n", Boot::Shared, DRACUT),
@@ -79,6 +106,19 @@ fn host(distribution: &Distribution) -> Machine {
         ("/etc/tuned/".into(), String::new()),
     ];
     let mut put = |path: &str, text: &str| files.push((path.to_string(), text.to_string()));
+    if let Some((path, text)) = distribution.network {
+        put(path, text);
+    }
+    put("/sys/devices/system/cpu/present", "0-3\n");
+    // Those that still boot with control groups of version 1 unless told otherwise.
+    if !["CentOS 7", "Rocky 8", "openSUSE Leap 15.6"].contains(&distribution.name) {
+        put("/sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n");
+    }
+    put("/etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+    put("/sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0/net/eno1/device", "-> ../../../0000:01:00.0");
+    put("/sys/devices/system/node/node0/meminfo", "Node 0 MemTotal: 16777216 kB\nNode 0 MemFree: 16000000 kB\n");
+    put("/sys/devices/system/node/node1/meminfo", "Node 1 MemTotal: 16777216 kB\nNode 1 MemFree: 16000000 kB\n");
+    put("/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages", "0\n");
     let entry = |options: &str| {
         format!(
             "title Linux\nversion {RELEASE}\nlinux /vmlinuz-{RELEASE}\ninitrd /initramfs-{RELEASE}.img\noptions {options}\n"
@@ -106,8 +146,23 @@ fn host(distribution: &Distribution) -> Machine {
             put("/boot/loader/entries/arch.conf", &entry("root=/dev/sda1 rw"));
         }
     }
-    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-    machine(&files)
+    let mut board = Box1::seed();
+    board.drop("/etc/dracut.conf.d/");
+    for (path, text) in &files {
+        board.put(path, text);
+    }
+    let host = board.make();
+    let active = Unit { exists: true, enabled: "enabled".into(), active: true };
+    match distribution.network.map(|(path, _)| path) {
+        Some(path) if path == PROFILE.0 => host.put_unit("NetworkManager.service", active).unwrap(),
+        Some(path) if path == INTERFACES.0 => {
+            let package = Package { name: "bridge-utils".into(), version: Some("1.7".into()) };
+            host.put_package("bridge-utils", Some(package)).unwrap();
+        }
+        Some(path) if path == NETWORK.0 => host.put_unit("systemd-networkd.service", active).unwrap(),
+        _ => {}
+    }
+    host
 }
 
 /// What these actions do, a line each: files by their paths, commands as they are.
@@ -115,10 +170,15 @@ fn lines(actions: &[Action]) -> Vec<String> {
     actions
         .iter()
         .filter_map(|action| match &action.op {
-            Op::WriteFile { path, .. } if !path.starts_with("/var/") => Some(format!("write {path}")),
-            Op::Remove { path } if !path.starts_with("/var/") => Some(format!("remove {path}")),
+            Op::WriteFile { path, .. } if !path.starts_with("/var/") && !path.starts_with("/run/") => {
+                Some(format!("write {path}"))
+            }
+            Op::Remove { path } if !path.starts_with("/var/") && !path.starts_with("/run/") => {
+                Some(format!("remove {path}"))
+            }
             Op::Run(run) => Some(run.argv.join(" ")),
             Op::SetAttributes { path, .. } => Some(format!("attributes of {path}")),
+            Op::Poke { path, value, .. } => Some(format!("{value} to {path}")),
             _ => None,
         })
         .collect()
@@ -132,7 +192,9 @@ fn every_step_on_every_distribution() {
         for (step, module, parameters) in [
             ("a package", "package", json!({"name": "driverctl"})),
             ("kernel command line", "kernel_cmdline", json!({"present": ["iommu=pt"]})),
+            ("devices", "vfio_bind", json!({"devices": ["0000:82:00.0"]})),
             ("initramfs", "initramfs", json!({})),
+            ("bridge", "bridge", json!({"name": "br0", "port": "eno1", "activate": "boot"})),
             ("libvirt", "libvirt", json!({})),
             (
                 "firmware",
@@ -140,6 +202,9 @@ fn every_step_on_every_distribution() {
                 json!({"name": super::libvirt::ovmf::package_of(&crate::host::os::detect(&host(&distribution)).unwrap()).0}),
             ),
             ("swtpm", "swtpm", json!({})),
+            ("huge pages", "hugepages", json!({"pools": {"count": 512, "near": "0000:82:00.0"}})),
+            ("processors", "cpu_isolation", json!({"cpus": "2-3"})),
+            ("hooks", "libvirt_hooks", json!({})),
             ("tuned", "tuned", json!({"profile": "virtual-host"})),
         ] {
             let host = host(&distribution);

@@ -34,6 +34,13 @@ pub trait Module: DeserializeOwned + JsonSchema + 'static {
     /// Parameters whose values are masked wherever they are shown.
     const SECRET: &'static [&'static str] = &[];
 
+    /// A parameter that is the host's name in the inventory unless given. Only the controller knows that name.
+    const INVENTORY_NAME: Option<&'static str> = None;
+    /// Parameters that name a file of the controller, and the ones that get its content.
+    const FILES: &'static [(&'static str, &'static str)] = &[];
+    /// Parameters that name a template of the controller, and the ones that get what comes of it.
+    const TEMPLATES: &'static [(&'static str, &'static str)] = &[];
+
     /// Which actions would make this machine so? Reads through `host`, never writes, never asks whether it is a dry run.
     ///
     /// # Errors
@@ -77,6 +84,12 @@ pub struct Entry {
     pub free_form: Option<&'static str>,
     /// Parameters that are masked.
     pub secret: &'static [&'static str],
+    /// The parameter that is the host's name in the inventory unless given.
+    pub inventory_name: Option<&'static str>,
+    /// Parameters that name a file of the controller, and the ones that get its content.
+    pub files: &'static [(&'static str, &'static str)],
+    /// Parameters that name a template of the controller, and the ones that get what comes of it.
+    pub templates: &'static [(&'static str, &'static str)],
     /// The JSON Schema of the parameters.
     pub schema: fn() -> Schema,
     /// Do these finished parameters make a valid struct? Answers the path of the wrong one (`devices[0].address`) and why.
@@ -107,6 +120,9 @@ const fn on_machine<M: Module>() -> Entry {
         summary: M::SUMMARY,
         free_form: M::FREE_FORM,
         secret: M::SECRET,
+        inventory_name: M::INVENTORY_NAME,
+        files: M::FILES,
+        templates: M::TEMPLATES,
         schema: schema::<M>,
         check: check::<M>,
         side: Side::Machine(plan::<M>),
@@ -120,6 +136,9 @@ const fn on_controller<C: Control>() -> Entry {
         summary: C::SUMMARY,
         free_form: C::FREE_FORM,
         secret: &[],
+        inventory_name: None,
+        files: &[],
+        templates: &[],
         schema: schema::<C>,
         check: check::<C>,
         side: Side::Controller,

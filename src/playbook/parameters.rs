@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::free_form;
 use super::keys::{self, Errors};
 use crate::diag::{Diagnostic, Span, nearest};
-use crate::modules::Entry;
+use crate::modules::{Entry, Side};
 use crate::yaml::{Key, Node, NodeValue};
 
 /// What may stand as `key=value` inside of a command, as in Ansible; any other `x=y` is the command's own.
@@ -16,7 +16,17 @@ const BESIDE_A_COMMAND: [&str; 7] =
     ["creates", "removes", "chdir", "executable", "stdin", "stdin_add_newline", "strip_empty_ends"];
 
 /// The parameters of a task as one map: what stands behind the module's name, and `args:`.
+///
+/// One template in their place (`libvirt_domain: "{{ vm }}"`) stays as it is: it gives the map when the task runs.
 pub fn gather(module: &'static Entry, key: &Key, node: &Node, args: Option<&Node>, errors: &mut Errors) -> Node {
+    if let NodeValue::String(text) = &node.value
+        && module.free_form.is_none()
+        && matches!(module.side, Side::Machine(_))
+        && args.is_none_or(Node::is_null)
+        && text.trim().strip_prefix("{{").is_some_and(|rest| rest.find("}}").is_some_and(|at| rest.len() == at + 2))
+    {
+        return node.clone();
+    }
     let mut entries = match &node.value {
         NodeValue::Map(entries) => entries.clone(),
         NodeValue::Null => Vec::new(),
@@ -88,7 +98,8 @@ fn is_unknown(module: &Entry, name: &str) -> bool {
 
 /// Checks names always, and values as far as no template stands in the way.
 pub fn check(module: &'static Entry, params: &Node, key: &Span, errors: &mut Errors) {
-    let entries = params.as_map().unwrap_or_default();
+    // One template for all of them: what comes of it is checked when it is there.
+    let Some(entries) = params.as_map() else { return };
     let before = errors.len();
     for (name, node) in entries {
         let alone = Value::Object(Map::from_iter([(name.name.clone(), node.to_json())]));

@@ -282,6 +282,16 @@ impl HostRun<'_> {
         let mut parameters = self.parameters(task, context, play)?;
         let name = parameters.remove("src");
         let name = name.as_ref().and_then(Value::as_str).unwrap_or_default();
+        let (content, secret) = self.rendered(name, task, context, play)?;
+        add_name(&mut parameters, name);
+        parameters.insert("content".into(), content.into());
+        let mut ended = self.ask(context, play, id, "copy", parameters, task)?;
+        hide_if(secret, &mut ended);
+        Ok(ended)
+    }
+
+    /// What comes of a template of the controller, and whether it is a secret.
+    fn rendered(&self, name: &str, task: &Task, context: &Context, play: &PlayRun) -> Result<(String, bool), Trouble> {
         let path = task.origin.find("templates", name).map_err(|tried| not_found(name, &tried, task))?;
         let text = std::fs::read_to_string(&path)
             .map_err(|e| Trouble::Failed(format!("can't read the template {}: {e}", path.display())))?;
@@ -298,11 +308,49 @@ impl HostRun<'_> {
                 }
             })?
         };
-        add_name(&mut parameters, name);
-        parameters.insert("content".into(), content.into());
-        let mut ended = self.ask(context, play, id, "copy", parameters, task)?;
-        hide_if(secret, &mut ended);
-        Ok(ended)
+        Ok((content, secret))
+    }
+
+    /// Parameters that only the controller can fill in: its files and templates, the host's name in the inventory.
+    fn fill_in(
+        &self,
+        task: &Task,
+        context: &Context,
+        play: &PlayRun,
+        parameters: &mut Map<String, Value>,
+    ) -> Result<bool, Trouble> {
+        let mut secret = false;
+        for (from, into) in task.module.files.iter().chain(task.module.templates) {
+            let name = match parameters.remove(*from) {
+                Some(Value::String(name)) => name,
+                Some(Value::Null) | None => continue,
+                Some(other) => {
+                    let place = task.params.span.place();
+                    let what = render::kind(&other);
+                    return Err(Trouble::Failed(format!("`{from}` must be a path and is {what}: {place}")));
+                }
+            };
+            if parameters.contains_key(*into) {
+                let place = task.params.span.place();
+                return Err(Trouble::Failed(format!("`{from}` gives `{into}`, which is given already: {place}")));
+            }
+            let (text, hidden) = if task.module.templates.iter().any(|(template, _)| template == from) {
+                self.rendered(&name, task, context, play)?
+            } else {
+                let path = task.origin.find("files", &name).map_err(|tried| not_found(&name, &tried, task))?;
+                let text = std::fs::read_to_string(&path)
+                    .map_err(|e| Trouble::Failed(format!("can't read {}: {e}", path.display())))?;
+                self.shared.options.vault.text(&path, text).map_err(|error| Trouble::Failed(error.to_string()))?
+            };
+            secret |= hidden;
+            parameters.insert((*into).to_string(), text.into());
+        }
+        if let Some(parameter) = task.module.inventory_name
+            && !parameters.contains_key(parameter)
+        {
+            parameters.insert(parameter.to_string(), self.name.clone().into());
+        }
+        Ok(secret)
     }
 
     fn on_machine(&mut self, task: &Task, context: &Context, play: &PlayRun, id: &TaskId) -> Result<Ended, Trouble> {
@@ -312,6 +360,7 @@ impl HostRun<'_> {
         if task.module.name == "copy" && !remote && parameters.contains_key("src") {
             (file, secret) = self.copy_source(task, &mut parameters)?;
         }
+        secret |= self.fill_in(task, context, play, &mut parameters)?;
         for secret in task.module.secret {
             if let Some(Value::String(text)) = parameters.get(*secret) {
                 self.shared.sink.hide(text);

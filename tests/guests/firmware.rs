@@ -30,7 +30,8 @@ fn libvirts(machine: &str, secure: bool, keys: Option<bool>, start: bool) -> Opt
     let answer = if start {
         try_virsh(&["start", "--paused", "f"]).map(|_| {
             let domain = xml::parse(&virsh(&["dumpxml", "f"])).unwrap();
-            let template = domain.at(&["os", "nvram"]).and_then(|nvram| nvram.attribute("template")).map(str::to_string);
+            let template =
+                domain.at(&["os", "nvram"]).and_then(|nvram| nvram.attribute("template")).map(str::to_string);
             virsh(&["destroy", "f"]);
             (domain.text_at(&["os", "loader"]).unwrap(), template)
         })
@@ -65,7 +66,8 @@ fn same(what: &str, start: bool) -> usize {
                 let start = start && matches!(*machine, "q35" | "pc");
                 let (libvirts, ours) = (libvirts(machine, secure, keys, start), ours(machine, secure, keys));
                 let label = format!("{what}: machine {machine}, Secure Boot {secure}, keys {keys:?}");
-                let loader = |choice: &Option<(String, Option<String>)>| choice.as_ref().map(|(loader, _)| loader.clone());
+                let loader =
+                    |choice: &Option<(String, Option<String>)>| choice.as_ref().map(|(loader, _)| loader.clone());
                 assert_eq!(ours.as_ref().map(|(loader, _)| loader.clone()), loader(&libvirts), "{label}");
                 if let (Some((_, Some(template))), Some((_, ours))) = (&libvirts, &ours) {
                     assert_eq!(ours, template, "{label}");

@@ -107,9 +107,8 @@ impl Host for Quick {
         }
         let Some(xml) = self.domain(name) else { return Ok(None) };
         let info = self.shell.borrow_mut().ask(&format!("dominfo {name}"));
-        let field = |field: &str| {
-            info.lines().find_map(|line| line.strip_prefix(field)).map(|value| value.trim().to_string())
-        };
+        let field =
+            |field: &str| info.lines().find_map(|line| line.strip_prefix(field)).map(|value| value.trim().to_string());
         let active = field("State:").is_some_and(|state| state != "shut off");
         let autostart = field("Autostart:").is_some_and(|autostart| autostart == "enable");
         Ok(Some(Virt { xml, active, autostart, ..Virt::default() }))
@@ -119,7 +118,12 @@ impl Host for Quick {
             return self.live.virt_names(kind);
         }
         let said = self.shell.borrow_mut().ask("list --all --name");
-        Ok(said.lines().map(str::trim).filter(|l| !l.is_empty() && !l.contains("virsh #")).map(str::to_string).collect())
+        Ok(said
+            .lines()
+            .map(str::trim)
+            .filter(|l| !l.is_empty() && !l.contains("virsh #"))
+            .map(str::to_string)
+            .collect())
     }
     fn query(&self, argv: &[&str]) -> Result<Option<Output>> {
         self.live.query(argv)

@@ -322,11 +322,11 @@ impl<'a> Walk<'a> {
 
     /// The XML that libvirt had before this command.
     fn definition(&self, run: &str, deed: &Deed) -> Result<Option<String>> {
-        let copies = deed.touched.iter().filter_map(|touched| match &touched.before {
+        let mut copies = deed.touched.iter().filter_map(|touched| match &touched.before {
             State::Virt { copy: Some(copy), .. } => Some(copy),
             _ => None,
         });
-        match copies.last() {
+        match copies.next_back() {
             Some(copy) => Ok(String::from_utf8((self.scene.copy)(run, copy)?).ok()),
             None => Ok(None),
         }

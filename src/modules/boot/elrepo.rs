@@ -228,7 +228,8 @@ pub fn kernel_effects(host: &dyn Host, boot: &Boot, release: &str, package: &str
     Ok(effects)
 }
 
-fn entry_effect(host: &dyn Host, boot: &Boot, release: &str) -> Result<Option<Effect>> {
+/// The boot entry that such a package brings.
+pub(super) fn entry_effect(host: &dyn Host, boot: &Boot, release: &str) -> Result<Option<Effect>> {
     let like = boot.default_entry().ok().or_else(|| boot.entries.iter().find(|entry| !entry.recovery));
     let Some((like, old)) = like.and_then(|entry| Some((entry, entry.version.as_deref()?))) else { return Ok(None) };
     if boot.kind == Kind::GrubCfg {

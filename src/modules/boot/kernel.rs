@@ -232,6 +232,12 @@ impl Kernel {
             }
             if wish.name != Name::Distribution {
                 refuse_secure_boot(host)?;
+                if let (Some(image), Some(release)) = (&best.image, &best.version)
+                    && !host.exists(image)?
+                    && let Some(plan) = finish::finish(host, boot, release)?
+                {
+                    return Ok(plan);
+                }
             }
             return set_default(host, boot, best);
         }
@@ -261,7 +267,7 @@ impl Kernel {
         };
         let already = installed(host, wish.name)?.filter(|release| wish.is(release));
         if let Some(release) = already {
-            return Err(no_entry(&release));
+            return finish::finish(host, boot, &release)?.ok_or_else(|| no_entry(&release));
         }
         if let (Some(rpm), Some(url)) = (&wish.pinned, &self.url) {
             let effects = elrepo::kernel_effects(host, boot, &rpm.release(), &rpm.name)?;
@@ -423,5 +429,6 @@ fn systemd_default(host: &dyn Host, boot: &Boot, entry: &BootEntry, diff: Diff) 
     Ok(plan)
 }
 
+mod finish;
 #[cfg(test)]
 mod tests;

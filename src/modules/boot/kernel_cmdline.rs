@@ -198,6 +198,10 @@ impl KernelCmdline {
                 plan.push(write(&entry.file, &new, Vec::new()), vec![diff]);
             }
         }
+        let touched = |op: &Op| matches!(op, Op::WriteFile { path, .. } if path.starts_with(&boot.entries_dir));
+        if plan.actions.iter().any(|action| touched(&action.op)) {
+            plan.actions.push(trial::sync());
+        }
         if let Some(value) = env {
             plan.push(write(&boot.env_path, &boot.env_with("kernelopts", &value)?, Vec::new()), env_diffs);
         }
@@ -215,6 +219,8 @@ impl KernelCmdline {
         }
         let Some(running) = host.read_text("/proc/cmdline")? else { return Ok(()) };
         plan.set("running", running.trim());
+        // What a trial boot was given besides is not what was asked for.
+        let running = trial::own_args(&running);
         if !edit.is_done(&running) {
             let missing = edit.missing(&running);
             let kept: Vec<String> = {
@@ -230,9 +236,7 @@ impl KernelCmdline {
             }
             plan.reboot.push(format!("the running kernel's command line {}", why.join(" and ")));
         }
-        if !plan.reboot.is_empty() {
-            plan.warnings.extend(trial::told(host, boot)?);
-        }
+        plan.warnings.extend(trial::told(host, boot)?);
         plan.set("reboot_required", !plan.reboot.is_empty());
         Ok(())
     }
@@ -310,6 +314,7 @@ mod tests {
                 "grub2-mkconfig -o /boot/grub2/grub.cfg.vfio-provision",
                 "/boot/grub2/grub.cfg grub2-script-check %s, grep -qF -- /vmlinuz-3.10.0-514.el7.x86_64 %s",
                 "remove /boot/grub2/grub.cfg.vfio-provision",
+                "sync",
             ]
         );
         assert_eq!(plan.reboot.len(), 1);
@@ -326,7 +331,7 @@ mod tests {
             ("/boot/grub2/grub.cfg.vfio-provision", "half of a file"),
         ]);
         let done = apply(&host, "kernel_cmdline", json!({"present": "intel_iommu=on"})).unwrap();
-        assert_eq!(done.len(), 3, "{done:#?}");
+        assert_eq!(done.len(), 4, "{done:#?}");
         assert!(read(&host, "/boot/grub2/grub.cfg").contains("LANG=en_US.UTF-8 intel_iommu=on\n"));
     }
 
@@ -361,7 +366,8 @@ mod tests {
                 "/boot/loader/entries/m9-0-rescue.conf",
             ],
         );
-        assert!(done.iter().all(|action| !matches!(action.op, Op::Run(_))));
+        // No tool is run but what brings it all onto the disk.
+        assert!(done.iter().all(|action| !matches!(&action.op, Op::Run(run) if run.argv != ["sync"])));
         assert_eq!(read(&host, "/boot/grub2/grub.cfg"), samples::BLS_GRUB_CFG);
         let only = plan(&host, "kernel_cmdline", json!({"present": WANTED, "kernels": "default"})).unwrap();
         assert!(!shown(&only.actions).contains("0-rescue"));

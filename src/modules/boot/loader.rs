@@ -547,6 +547,7 @@ impl Boot {
             Action { op: Op::Run(make), diffs: Vec::new() },
             Action { op: place, diffs },
             Action { op: Op::Remove { path: fresh }, diffs: Vec::new() },
+            super::trial::sync(),
         ])
     }
 

@@ -156,7 +156,7 @@ fn is_added(token: &str) -> bool {
 }
 
 /// The arguments that the entry had, out of those of a running kernel: nothing of the boot loader's, nothing of a trial's.
-fn own_args(line: &str) -> String {
+pub(super) fn own_args(line: &str) -> String {
     let mut found = Vec::new();
     let mut ends: &[&str] = &[];
     for token in cmdline::words(line) {
@@ -418,16 +418,17 @@ impl Change {
             None => actions.extend(units::remove(host)?),
         }
         if boot.kind == Kind::SystemdBoot {
-            actions.extend(systemd_boot::arm(host, boot, self, diff)?);
+            actions.extend(systemd_boot::arm(host, boot, self)?);
         } else {
-            self.arm_grub(host, boot, diff, &mut actions)?;
+            self.arm_grub(host, boot, &mut actions)?;
         }
-        // The boot loader reads the disk itself, without the file system's journal.
-        actions.push(sync());
+        // The boot loader reads the disk itself, without the file system's journal. That it is a trial is said here, so
+        // that it is said also where a run that was cut has armed it already.
+        actions.push(Action { diffs: vec![diff], ..sync() });
         Ok(actions)
     }
 
-    fn arm_grub(&self, host: &dyn Host, boot: &Boot, diff: Diff, actions: &mut Vec<Action>) -> Result<()> {
+    fn arm_grub(&self, host: &dyn Host, boot: &Boot, actions: &mut Vec<Action>) -> Result<()> {
         let unable = |why: String, hint: &str| {
             Error::refused(format!("the new kernel and command line can't be booted once on trial: {why}"))
                 .hint(format!("{hint}; or `trial: false` boots them all the same, at your own risk"))
@@ -448,7 +449,7 @@ impl Change {
         let armed = env_block("armed")?;
         let old = host.read_text(&env)?;
         if old.as_ref() != Some(&armed) {
-            actions.push(write(&env, &armed, old.is_none().then_some(0o600), Vec::new(), Vec::new()));
+            actions.push(write(&env, &armed, None, Vec::new(), Vec::new()));
         }
         let old = host.read_text(&custom)?;
         let block = grub::write(boot, &self.marks, &self.from, &self.to, self.from_image.as_deref());
@@ -457,7 +458,7 @@ impl Change {
             room::need(host, 1 << 20, "two more boot entries")?;
             let check = vec![boot.tool(host, "script-check")?, "%s".into()];
             let file = Diff::file(&custom, old.as_ref().map(String::as_bytes), Some(new.as_bytes()));
-            actions.push(write(&custom, &new, old.is_none().then_some(0o600), vec![check], vec![diff, file]));
+            actions.push(write(&custom, &new, None, vec![check], vec![file]));
         }
         Ok(())
     }

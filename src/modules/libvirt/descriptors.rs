@@ -91,7 +91,9 @@ impl Descriptor {
         // What needs SMM would not start in a guest without it; and a guest that is told that its variables are safe needs
         // SMM to keep them so (libvirt: `loader secure='yes'`).
         let secure = secure && self.has("requires-smm") == wish.secure_boot;
-        let keys = wish.enrolled_keys.is_none_or(|keys| self.has("enrolled-keys") == keys);
+        // Keys without Secure Boot mean nothing; libvirt refuses that wish too.
+        let keys =
+            wish.enrolled_keys.is_none_or(|keys| self.has("enrolled-keys") == keys && (wish.secure_boot || !keys));
         self.interface_types.iter().any(|kind| kind == "uefi") && self.targets.iter().any(target) && secure && keys
     }
 }

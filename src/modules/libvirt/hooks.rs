@@ -134,7 +134,7 @@ pub(crate) fn put(steps: &mut Steps, owner: &str, guest: &str, scripts: Vec<Want
                 script.name
             )));
         }
-        if script.content.lines().any(|line| calls_libvirt(line)) {
+        if script.content.lines().any(calls_libvirt) {
             return Err(Error::refused(format!(
                 "{}: the script calls virsh, and libvirt waits for the script",
                 script.name

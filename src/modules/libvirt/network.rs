@@ -44,7 +44,16 @@ impl LibvirtNetwork {
     }
 
     fn read(&self, text: &str) -> Result<Element> {
-        xml::parse(text).map_err(|why| self.unreadable(&why))
+        let mut network = xml::parse(text).map_err(|why| self.unreadable(&why))?;
+        // libvirt keeps whichever of the two it was given: its own default network has a netmask.
+        for ip in network.elements_mut().filter(|child| child.name == "ip" && child.attribute("prefix").is_none()) {
+            let mask = ip.attribute("netmask").and_then(|mask| mask.parse::<std::net::Ipv4Addr>().ok()).map(u32::from);
+            if let Some(mask) = mask.filter(|mask| mask.leading_ones() + mask.trailing_zeros() == 32) {
+                ip.unset("netmask");
+                ip.set("prefix", mask.leading_ones().to_string());
+            }
+        }
+        Ok(network)
     }
 
     /// What was asked for last time, and where that is kept from now on.
@@ -82,7 +91,8 @@ impl LibvirtNetwork {
                 (merged.xml, diffs.collect())
             }
         };
-        let unmarked = keeps == Keeps::Metadata && current.as_ref().and_then(threeway::stamped).as_ref() != Some(&wanted);
+        let unmarked =
+            keeps == Keeps::Metadata && current.as_ref().and_then(threeway::stamped).as_ref() != Some(&wanted);
         let document = if keeps == Keeps::Metadata { threeway::with_stamp(&document, &wanted) } else { document };
         if !diffs.is_empty() || unmarked {
             state.xml = document.print();
@@ -166,9 +176,14 @@ impl LibvirtNetwork {
     }
 
     /// A network that runs and goes on running: changed at once where libvirt can, else said.
-    fn plan_live(&self, host: &dyn Host, plan: &mut Plan, old: &Virt, defined: &Element) -> Result<bool> {
-        let Some(running) = self.running(host, old, defined)? else { return Ok(false) };
-        let live = live(defined, &running);
+    fn plan_live(&self, host: &dyn Host, plan: &mut Plan, old: &Virt, state: &mut Virt) -> Result<bool> {
+        let defined = self.read(&state.xml)?;
+        let Some(running) = self.running(host, old, &defined)? else { return Ok(false) };
+        let live = live(&defined, &running);
+        if !live.updates.is_empty() {
+            // What runs is not part of what is foreseen; that it is changed must be.
+            state.xml.push_str("<!-- and so it runs -->\n");
+        }
         // What is told as a change of the definition is not told twice.
         let told = plan.actions.iter().any(|action| !action.diffs.is_empty());
         for update in live.updates {
@@ -179,7 +194,7 @@ impl LibvirtNetwork {
                 if let Some(parent) = &parent {
                     argv.extend(["--parent-index", parent.as_str()]);
                 }
-                virsh(&argv, Vec::new())
+                virsh(&argv, self.effect(Some(state)))
             };
             let mut run = argv(update.command, &update.xml);
             run.undo = Some(argv(update.undo.0, &update.undo.1).argv);
@@ -242,7 +257,7 @@ impl Module for LibvirtNetwork {
         let defined = self.read(&state.xml)?;
         let mut restart_required = false;
         if let Some(old) = current.filter(|old| old.active && self.active.0) {
-            restart_required = self.plan_live(host, &mut plan, &old, &defined)?;
+            restart_required = self.plan_live(host, &mut plan, &old, &mut state)?;
         }
         if self.autostart.0 != state.autostart {
             state.autostart = self.autostart.0;
@@ -419,7 +434,10 @@ mod tests {
             (json!({"name": "a", "address": "10.0.0.1/8", "vlan": {"tags": [1, 2], "trunk": false}}), "a VLAN has one"),
             (json!({"name": "a", "address": "10.0.0.1/8", "dhcp": {"lease": "1 minute"}}), "two minutes"),
             (json!({"name": "a", "address": "10.0.0.1/8", "routes": [{"to": "fd00::/8", "via": "10.0.0.2"}]}), "IPv6"),
-            (json!({"name": "a", "address": "fd00::1/64", "dhcp": {"hosts": [{"mac": "52:54:00:00:00:01", "ip": "fd00::2"}]}}), "DUID"),
+            (
+                json!({"name": "a", "address": "fd00::1/64", "dhcp": {"hosts": [{"mac": "52:54:00:00:00:01", "ip": "fd00::2"}]}}),
+                "DUID",
+            ),
             (json!({"name": ".a", "address": "10.0.0.1/8"}), "can't be the name"),
         ] {
             let error = plan(&machine(&[]), "libvirt_network", parameters).unwrap_err().to_string();

@@ -289,8 +289,10 @@ impl LibvirtPool {
         if has != self.kind.name() {
             let name = &self.name;
             let wanted = self.kind.name();
-            return Err(Error::refused(format!("the pool {name} is of type {has}, and can't become one of type {wanted}"))
-                .hint(way_out));
+            return Err(Error::refused(format!(
+                "the pool {name} is of type {has}, and can't become one of type {wanted}"
+            ))
+            .hint(way_out));
         }
         let plain = |uuid: &str| uuid.replace('-', "").to_ascii_lowercase();
         match (&self.uuid, current.text_at(&["uuid"])) {
@@ -323,7 +325,8 @@ impl LibvirtPool {
             // Only LVM knows; a group that nobody asks to be made is believed to be there.
             None => !build || host.exists(&place)?,
         };
-        if there {
+        // One that shall not run needs no group yet.
+        if there || (!build && !self.active.0) {
             return Ok(());
         }
         if !build {
@@ -334,10 +337,7 @@ impl LibvirtPool {
             return Err(Error::parameters("a volume group is made of devices: give `devices`"));
         }
         // Without this flag libvirt would write over whatever is on the devices.
-        let run = virsh(
-            &["pool-build", &self.name, "--no-overwrite"],
-            vec![Effect::Folder { path: place.clone() }],
-        );
+        let run = virsh(&["pool-build", &self.name, "--no-overwrite"], vec![Effect::Folder { path: place.clone() }]);
         plan.push(Op::Run(run), vec![Diff::added("volume group", group, self.devices.join(", "))]);
         Ok(())
     }
@@ -405,7 +405,9 @@ impl Module for LibvirtPool {
         match &current {
             None => self.plan_build(host, &mut plan)?,
             // A folder that went away keeps a pool from starting; what was on it is not ours to know.
-            Some(old) if !old.active && self.kind != Kind::Logical => self.plan_build(host, &mut plan)?,
+            Some(old) if !old.active && self.active.0 && self.kind != Kind::Logical => {
+                self.plan_build(host, &mut plan)?
+            }
             Some(old) if old.active && self.active.0 => {
                 let waits = self.waits(host, old, &defined)?;
                 restart_required = !waits.is_empty();

@@ -5,8 +5,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::values::Size;
-use super::xml::{self, Element};
 use super::virsh;
+use super::xml::{self, Element};
 use crate::change::{Diff, Effect, Op, Plan, Run};
 use crate::host::{Error, FileKind, Host, Result, Stat, VirtKind};
 use crate::modules::Module;

@@ -53,7 +53,7 @@ impl<'a> Steps<'a> {
         for action in &plan.actions {
             predict(&self.after, &action.op)?;
         }
-        let go_on = !(plan.staged && !plan.actions.is_empty());
+        let go_on = !plan.staged || plan.actions.is_empty();
         self.plan.extend(plan);
         Ok(go_on)
     }

@@ -61,6 +61,10 @@ pub struct VfioBind {
     /// Load the modules of vfio at every boot (`/etc/modules-load.d/vfio.conf`).
     #[serde(default = "yes")]
     load_modules: Flag,
+    /// Only look whether the devices can be given away, and fail where they can't; nothing is changed. For the start of a
+    /// play, before other tasks have changed the kernel or its command line.
+    #[serde(default)]
+    check_only: Flag,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -106,6 +110,8 @@ impl Module for VfioBind {
 
     fn plan(&self, host: &dyn Host) -> Result<Plan> {
         match self.state {
+            // What it would say besides a refusal is said by the task that does it.
+            State::Present if self.check_only.0 => self.present(host).map(|_| Plan::nothing()),
             State::Present => self.present(host),
             State::Absent => self.absent(host),
         }

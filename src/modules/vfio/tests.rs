@@ -208,6 +208,16 @@ fn a1_without_an_iommu_in_the_firmware() {
 }
 
 #[test]
+fn a_check_refuses_the_same_and_changes_nothing() {
+    let mut wanted = gpu();
+    wanted["check_only"] = json!(true);
+    let checked = plan(&Box1::seed().make(), "vfio_bind", wanted.clone()).unwrap();
+    assert_eq!(checked, crate::change::Plan::nothing());
+    let machine = Box1::seed().iommu_off().drop("/sys/firmware/acpi/tables/DMAR").make();
+    assert_eq!(refusal(&machine, wanted), refusal(&machine, gpu()));
+}
+
+#[test]
 fn a2_with_the_iommu_off_in_the_kernel_it_is_prepared_and_said() {
     let machine = Box1::seed().iommu_off().make();
     let first = plan(&machine, "vfio_bind", gpu()).unwrap();

@@ -309,3 +309,34 @@ fn releases_are_compared_as_versions() {
     assert!(compare_releases(NEW, "4.9").is_ge() && compare_releases(NEW, "4.9.2-1").is_ge());
     assert!(compare_releases("6.1.0-18-amd64", "6.1.0").is_eq());
 }
+
+/// A power cut in the middle of the package's scripts: rpm knows the package, and never runs them again.
+#[test]
+fn a_kernel_that_was_cut_short_is_finished() {
+    let cut = |present: &[&str]| {
+        let host = el7();
+        let mut effects = vec![
+            Effect::Package { name: "kernel-ml".into(), version: Some("4.9.2-1.el7.elrepo".into()), present: true },
+            Effect::Folder { path: format!("/lib/modules/{NEW}") },
+            Effect::Folder { path: "/etc/dracut.conf.d".into() },
+            Effect::File { path: "/usr/bin/dracut".into(), content: Some(String::new()), mode: None },
+        ];
+        effects.extend(present.iter().map(|path| Effect::File {
+            path: path.replace("REL", NEW),
+            content: Some("x".into()),
+            mode: None,
+        }));
+        predict(&host, &Op::Run(Run::new(["test"], effects))).unwrap();
+        host
+    };
+    let host = cut(&["/boot/vmlinuz-REL"]);
+    let done = argvs(&apply(&host, "kernel", json!({"name": "kernel-ml", "minimum": "4.9"})).unwrap());
+    for part in [format!("depmod {NEW}"), format!("dracut --force /var/lib/vfio-provision/initramfs/{NEW}.img {NEW}")] {
+        assert!(done.contains(&part), "{part}: {done:#?}");
+    }
+    assert_eq!(done.last(), Some(&format!("grubby --set-default=/boot/vmlinuz-{NEW}")));
+    assert_eq!(loader::default_entry(&host).unwrap().version.as_deref(), Some(NEW));
+    // Without its kernel there is nothing to finish.
+    let error = plan(&cut(&[]), "kernel", json!({"name": "kernel-ml", "minimum": "4.9"})).unwrap_err();
+    assert!(error.message.contains("has no entry for it"), "{error}");
+}

@@ -65,7 +65,7 @@ fn like(text: &str, title: &str, args: &str, instead: Option<(&str, &str)>) -> S
     found
 }
 
-pub(super) fn arm(host: &dyn Host, boot: &Boot, change: &Change, diff: Diff) -> Result<Vec<Action>> {
+pub(super) fn arm(host: &dyn Host, boot: &Boot, change: &Change) -> Result<Vec<Action>> {
     let unable = |why: &str, hint: &str| {
         Error::refused(format!("the new kernel and command line can't be booted once on trial: {why}"))
             .hint(format!("{hint}; or `trial: false` boots them all the same, at your own risk"))
@@ -130,7 +130,7 @@ pub(super) fn arm(host: &dyn Host, boot: &Boot, change: &Change, diff: Diff) -> 
     if text != boot.text {
         let old = host.read(&boot.menu)?;
         let file = Diff::file(&boot.menu, old.as_deref(), Some(text.as_bytes()));
-        actions.push(write(&boot.menu, &text, None, Vec::new(), vec![diff, file]));
+        actions.push(write(&boot.menu, &text, None, Vec::new(), vec![file]));
     }
     Ok(actions)
 }

@@ -254,6 +254,22 @@ fn only_who_comes_over_a_network_is_waited_for() {
 }
 
 #[test]
+fn a_run_that_was_cut_before_the_boot_goes_on() {
+    let host = el7();
+    change_line(&host);
+    let armed = plan(&host, "reboot", reasons()).unwrap();
+    for action in armed.actions.iter().take(armed.actions.len() - 1) {
+        predict(&host, &action.op).unwrap();
+    }
+    let asked = plan(&host, "reboot", json!({})).unwrap();
+    assert!(asked.warnings.iter().any(|text| text.contains("is armed")), "{:?}", asked.warnings);
+    let again = plan(&host, "reboot", reasons()).unwrap();
+    assert_eq!((again.actions.len(), again.staged), (2, true), "it goes to the disk, and boots: {again:#?}");
+    // Who restarts it must hear that it is a trial.
+    assert!(again.actions.iter().flat_map(|action| &action.diffs).any(|diff| diff.kind == TRIAL_BOOT));
+}
+
+#[test]
 fn too_late_is_too_late() {
     let host = el7();
     change_line(&host);

@@ -269,7 +269,7 @@ impl Planner<'_> {
             return;
         }
         let balloon = self.live.at(&["devices", "memballoon"]).and_then(|b| b.attribute("model"));
-        if !balloon.is_some_and(|model| model != "none") {
+        if balloon.is_none_or(|model| model == "none") {
             return;
         }
         let mut live = self.live.clone();

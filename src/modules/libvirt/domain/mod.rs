@@ -1,12 +1,16 @@
 //! `libvirt_domain`: a guest, described in a few lines.
 
 pub mod compare;
+pub mod context;
 pub mod devices;
+pub mod identity;
 pub mod intent;
 pub mod live;
 mod machine;
 pub mod normal;
 pub mod params;
+pub mod pinning;
+pub mod presets;
 pub mod render;
 mod states;
 pub mod words;
@@ -17,9 +21,7 @@ use crate::change::{Diff, Effect, Op, Plan, Run};
 use crate::host::{Error, Host, Result, Virt, VirtKind};
 use crate::modules::Module;
 use crate::modules::libvirt::xml::{self, Element};
-use crate::modules::libvirt::{descriptors, lint, ovmf, virsh};
-use params::Firmware;
-use render::{ChosenFirmware, Context};
+use crate::modules::libvirt::{lint, virsh};
 
 /// Where earlier versions kept the last intent of each guest.
 const STAMPS: &str = "/var/lib/vfio-provision/domains";
@@ -27,6 +29,9 @@ const STAMPS: &str = "/var/lib/vfio-provision/domains";
 impl Module for LibvirtDomain {
     const NAME: &'static str = "libvirt_domain";
     const SUMMARY: &'static str = "Define, change, start and stop a libvirt guest";
+    const INVENTORY_NAME: Option<&'static str> = Some("identity");
+    const FILES: &'static [(&'static str, &'static str)] = &[("definition_file", "definition")];
+    const TEMPLATES: &'static [(&'static str, &'static str)] = &[("definition_template", "definition")];
 
     fn plan(&self, host: &dyn Host) -> Result<Plan> {
         let name = self.name.0.as_str();
@@ -103,7 +108,8 @@ impl LibvirtDomain {
         let kept = intent::kept(&wanted.intent);
         let stamp = format!("{STAMPS}/{name}.xml");
         let autostart = self.autostart.map_or(state.autostart, |flag| flag.0);
-        let wish = lint::Wish { autostart, silence: &self.silence, os: None, current: context.current.as_ref() };
+        let (os, current) = (self.os.as_deref(), context.current.as_ref());
+        let wish = lint::Wish { autostart, silence: &self.silence, os, current };
         let Some(current) = &context.current else {
             let shown = compare::masked(&wanted.xml).print();
             plan.warnings.extend(lint::plan(host, name, &wanted.xml, &wish)?);
@@ -190,41 +196,6 @@ impl LibvirtDomain {
         let mut run = virsh(&argv, vec![virt_effect(name, Some(state))]);
         run.undo = Some(virsh(&undo, Vec::new()).argv);
         plan.push(Op::Run(run), vec![Diff::changed("domain", format!("{name}: autostart"), before, after)]);
-    }
-
-    fn context(&self, host: &dyn Host, current: Option<Element>) -> Result<Context> {
-        let mut gpu_functions = Vec::new();
-        for gpu in self.gpus.iter().flat_map(|list| list.iter()) {
-            if let Some(address) = gpu.address {
-                gpu_functions.extend(lint::about::functions_of(host, &address.0)?);
-            }
-        }
-        let has_uefi = current.as_ref().and_then(|c| c.get("os")).is_some_and(render::has_uefi);
-        let firmware = match self.firmware {
-            Some(firmware @ (Firmware::Ovmf | Firmware::OvmfSecureboot)) if !has_uefi => {
-                let secure = firmware == Firmware::OvmfSecureboot;
-                let machine = self.machine.clone().or_else(|| {
-                    current.as_ref().and_then(|c| c.at(&["os", "type"])?.attribute("machine").map(str::to_string))
-                });
-                let wish = descriptors::Wish {
-                    machine: machine.unwrap_or_else(|| "q35".to_string()),
-                    secure_boot: secure,
-                    enrolled_keys: secure.then_some(true),
-                };
-                let firmware = ovmf::find(host, &wish)?;
-                Some(ChosenFirmware {
-                    loader: firmware.loader,
-                    nvram_template: Some(firmware.nvram_template),
-                    format: firmware.format,
-                })
-            }
-            _ => None,
-        };
-        let emulator = match (&current, self.arch.as_deref().unwrap_or("x86_64")) {
-            (None, "x86_64") => machine::default_emulator(host)?,
-            _ => None,
-        };
-        Ok(Context { current, emulator, firmware, gpu_functions })
     }
 
     fn same_uuid(&self, name: &str, current: &Element) -> Result<()> {

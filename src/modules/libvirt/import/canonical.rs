@@ -10,7 +10,7 @@ pub use devices::target_index;
 
 use std::collections::BTreeMap;
 
-use crate::modules::libvirt::domain::{devices as known, normal};
+use crate::modules::libvirt::domain::{devices as known, intent, normal};
 use crate::modules::libvirt::values::{number, unit};
 use crate::modules::libvirt::xml::{Element, Node};
 
@@ -91,16 +91,8 @@ fn has_prefix(element: &Element, prefix: &str) -> bool {
 /// Our own notes in a domain are no part of what it is.
 fn metadata(domain: &mut Element) {
     if let Some(metadata) = domain.get_mut("metadata") {
-        metadata.retain(|child| !is_ours(child));
+        metadata.retain(|child| !intent::is_ours(child));
     }
-}
-
-/// Is this what we wrote into the metadata ourselves?
-pub fn is_ours(element: &Element) -> bool {
-    element
-        .attributes
-        .iter()
-        .any(|(name, value)| name.starts_with("xmlns") && value.to_ascii_lowercase().contains("vfio-provision"))
 }
 
 /// What holds for every element: numbers, units, sets, white space.

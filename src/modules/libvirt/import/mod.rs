@@ -95,6 +95,15 @@ pub fn lossless(domain: &Element) -> std::result::Result<(), String> {
     if found.is_empty() { Ok(()) } else { Err(told(&found)) }
 }
 
+/// The XML that what is imported of this document renders to: what defining the description would define.
+///
+/// # Errors
+/// What can't be imported or rendered.
+pub fn through(text: &str) -> std::result::Result<String, String> {
+    let imported = import(&read(text)?, Options::default()).map_err(|error| error.to_string())?;
+    rendered(&imported.params).map(|wanted| wanted.xml.print())
+}
+
 /// The XML of parameters, without a machine.
 ///
 /// # Errors

@@ -83,6 +83,7 @@ pub fn readable(element: &Element) -> Element {
             };
             copy.attributes.sort_by_key(|(name, _)| place(name).unwrap_or(usize::MAX));
         }
+        "target" if copy.attribute("chassis").is_some() => hex(&mut copy, "port", 1),
         "vendor" | "product" if copy.attribute("id").is_some() => hex(&mut copy, "id", 4),
         _ => copy.attributes.sort_by_key(|(name, _)| {
             let first = ["type", "mode", "device", "dev", "name", "index", "model"];

@@ -208,7 +208,15 @@ fn the_same_and_not_the_same() {
             ("", "<interface type='bridge'><source bridge='b'/></interface><interface type='user'/>"),
             false,
         ),
-        ("pc", ("<metadata><x xmlns='urn:vfio-provision:1'/></metadata>", ""), ("", ""), true),
+        (
+            "pc",
+            (
+                "<metadata><vfio-provision:intent xmlns:vfio-provision='https://github.com/vfio-provision/vfio-provision/domain/1'/></metadata>",
+                "",
+            ),
+            ("", ""),
+            true,
+        ),
         ("pc", ("<metadata><x xmlns='urn:other'/></metadata>", ""), ("", ""), false),
         (
             "pc",
@@ -336,7 +344,7 @@ fn any_section() -> impl Strategy<Value = String> {
         fixed("<metadata><a:b xmlns:a='urn:a' c='1'>text <d/></a:b></metadata>"),
         fixed("<sysinfo type='smbios'><system><entry name='manufacturer'>ACME</entry></system></sysinfo>"),
         fixed("<blkiotune><weight>500</weight></blkiotune>"),
-        fixed("<seclabel type='none' model='dac'/>"),
+        fixed("<seclabel type='none' model='dac'/><seclabel type='none' model='apparmor'/>"),
         fixed("<memtune><hard_limit unit='KiB'>9000000</hard_limit></memtune>"),
     ]
 }

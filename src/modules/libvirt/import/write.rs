@@ -226,7 +226,7 @@ fn is_plain(text: &str, inside: bool) -> bool {
         && !word
         && !text.contains(": ")
         && !text.ends_with([' ', ':'])
-        && !(inside && text.contains([',', ':']))
+        && (!inside || !text.contains([',', ':']))
 }
 
 #[cfg(test)]

@@ -92,9 +92,22 @@ fn cards(scene: &mut Scene, given: &[PciAddress]) {
             continue;
         }
         told.push(*address);
+        // Functions of a chipset (a USB controller beside a sensor) may go their own ways, those of a graphics card and
+        // those of one group may not.
+        let own = fact(scene, address);
+        let graphics = scene
+            .about
+            .pci
+            .iter()
+            .flatten()
+            .any(|device| device.is_display() && of_libvirt(device.address).same_card(address));
+        let belongs = |function: &PciAddress| match (own, fact(scene, function)) {
+            (Some(own), Some(other)) => graphics || own.iommu_group.is_none() || own.iommu_group == other.iommu_group,
+            _ => true,
+        };
         let missing: Vec<String> = functions
             .iter()
-            .filter(|function| function.same_card(address) && !given.contains(function))
+            .filter(|function| function.same_card(address) && !given.contains(function) && belongs(function))
             .map(ToString::to_string)
             .collect();
         if !missing.is_empty() {
@@ -190,8 +203,9 @@ fn groups(scene: &mut Scene, given: &[PciAddress]) {
 fn iommu(scene: &mut Scene, given: &[PciAddress]) {
     let (Some(first), Some(iommu)) = (given.first(), scene.about.iommu.clone()) else { return };
     if !iommu.on {
-        let fix = "`kernel_cmdline` with intel_iommu=on (Intel) or the BIOS switch turns it on at the next boot";
-        scene.say(IOMMU_OFF, place(first), "the IOMMU of this machine is off: no PCI device can be given away", fix);
+        let message = "the IOMMU is off in the running kernel, so no PCI device can be given away";
+        let fix = "switch it on in the BIOS and with `kernel_cmdline` (intel_iommu=on); it counts from the next boot";
+        scene.say(IOMMU_OFF, place(first), message, fix);
     } else if iommu.interrupts == Some(false) {
         scene.say(
             INTERRUPT_REMAPPING,

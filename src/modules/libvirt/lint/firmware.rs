@@ -70,7 +70,7 @@ fn uefi(scene: &mut Scene) {
     let Some(os) = scene.domain.get("os") else { return };
     let features = scene.domain.get("features");
     let feature = |name: &str| features.and_then(|features| features.get(name));
-    if is_uefi(os) && scene.is_x86() && feature("acpi").is_none() {
+    if is_uefi(os) && scene.is_x86() && scene.is_qemu() && feature("acpi").is_none() {
         let fix = "add <acpi/> to <features> (`features: {acpi: true}`)";
         scene.say(UEFI_WITHOUT_ACPI, "domain/features", "UEFI firmware needs ACPI", fix);
     }

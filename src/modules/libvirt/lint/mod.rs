@@ -137,7 +137,7 @@ pub fn plan(host: &dyn Host, name: &str, domain: &Element, wish: &Wish) -> Resul
         return Err(Error::refused(all.join("; and "))
             .hint(format!("{} (`silence: [{}]` lets it pass)", first.fix, first.rule)));
     }
-    Ok(warnings.iter().map(|finding| format!("{}: {} [{}]", said(name, finding), finding.fix, finding.rule)).collect())
+    Ok(warnings.iter().map(|finding| format!("{}; {} [{}]", said(name, finding), finding.fix, finding.rule)).collect())
 }
 
 fn of_schema(finding: &Finding) -> bool {

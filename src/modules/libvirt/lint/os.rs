@@ -9,6 +9,8 @@ use crate::modules::libvirt::xml::Element;
 pub struct Windows {
     /// 7, 8 (also 8.1), 10 or 11, where it is known; a server has none.
     pub version: Option<u32>,
+    /// Servers use as many sockets as they are given.
+    pub server: bool,
 }
 
 /// What the playbook says; else libosinfo's mark in the metadata; else the guest's name; else that it has Hyper-V's
@@ -25,7 +27,7 @@ pub fn windows(domain: &Element, os: Option<&str>) -> Option<Windows> {
     }
     let enlightened = domain.at(&["features", "hyperv"]).is_some();
     let local = domain.get("clock").and_then(|clock| clock.attribute("offset")) == Some("localtime");
-    (enlightened || local).then_some(Windows { version: None })
+    (enlightened || local).then_some(Windows { version: None, server: false })
 }
 
 /// `<libosinfo:os id="http://microsoft.com/win/10"/>`, as virt-install and virt-manager write it.
@@ -40,26 +42,30 @@ fn named(text: &str) -> Option<Windows> {
     let text = text.to_ascii_lowercase();
     let text = text.strip_prefix("http://microsoft.com/").unwrap_or(&text);
     let rest = text.strip_prefix("windows").or_else(|| text.strip_prefix("win"))?;
-    let number: String =
-        rest.trim_start_matches(['-', '_', '/', ' ']).chars().take_while(char::is_ascii_digit).collect();
+    let word = rest.trim_start_matches(['-', '_', '/', ' ']);
+    let number: String = word.chars().take_while(char::is_ascii_digit).collect();
+    let server = text.contains("server") || word.starts_with("2k") || (number.len() == 4 && number.starts_with("20"));
     // `wine`, `winter` are no Windows.
     if number.is_empty() && rest.starts_with(|c: char| c.is_ascii_alphabetic()) {
         return None;
     }
     let version = match number.as_str() {
+        _ if server => None,
         "7" => Some(7),
         "8" | "81" => Some(8),
         "10" => Some(10),
         "11" => Some(11),
         _ => None,
     };
-    Some(Windows { version })
+    Some(Windows { version, server })
 }
 
 /// All rules of this room.
 pub fn check(scene: &mut Scene) {
     let Some(windows) = scene.windows else { return };
-    sockets(scene);
+    if !windows.server {
+        sockets(scene);
+    }
     drivers(scene, windows);
     if windows.version == Some(11) {
         eleven(scene);
@@ -182,6 +188,11 @@ mod tests {
             ("http://fedoraproject.org/fedora/40", None),
         ] {
             assert_eq!(named(name).map(|windows| windows.version), version, "{name}");
+        }
+        for (name, server) in
+            [("windows-server-2008r2", true), ("win2k19", true), ("windows-2022", true), ("windows-10", false)]
+        {
+            assert_eq!(named(name), Some(Windows { version: if server { None } else { Some(10) }, server }), "{name}");
         }
     }
 

@@ -72,6 +72,11 @@ impl<'a> Scene<'a> {
         matches!(self.os("type", "arch"), None | Some("x86_64" | "i686"))
     }
 
+    /// Is QEMU its hypervisor?
+    pub fn is_qemu(&self) -> bool {
+        matches!(self.domain.attribute("type"), None | Some("kvm" | "qemu" | "hvf"))
+    }
+
     /// The machine type, where it is given.
     pub fn machine(&self) -> Option<&'a str> {
         self.os("type", "machine")

@@ -171,20 +171,30 @@ pub fn check(scene: &mut Scene) {
     let mut found: Vec<(&'static Rule, String, String, String)> = Vec::new();
     let places: HashMap<*const Element, &str> =
         scene.devices.iter().map(|device| (std::ptr::from_ref(device.element), device.place.as_str())).collect();
-    walk(table, &[0], scene.domain, "domain", &places, &mut found);
+    let here = Here { states: &[0], element: scene.domain, parent: None };
+    walk(table, &here, "domain", &places, &mut found);
     for (rule, place, message, fix) in found {
         scene.say(rule, place, message, fix);
     }
 }
 
+/// An element that is looked at.
+struct Here<'a> {
+    /// What it may be.
+    states: &'a [usize],
+    element: &'a Element,
+    /// What it is in.
+    parent: Option<&'a Here<'a>>,
+}
+
 fn walk(
     table: &Table,
-    states: &[usize],
-    element: &Element,
+    here: &Here,
     place: &str,
     places: &HashMap<*const Element, &str>,
     found: &mut Vec<(&'static Rule, String, String, String)>,
 ) {
+    let Here { states, element, .. } = *here;
     let words = table.of(states, element);
     for (name, value) in &element.attributes {
         if name.contains(':') || name == "xmlns" {
@@ -205,7 +215,7 @@ fn walk(
                 UNKNOWN_ATTRIBUTE,
                 at(),
                 message,
-                advice_for_attribute(table, &words, element, place, name, value),
+                advice_for_attribute(table, &words, here, place, name, value),
             ));
             continue;
         }
@@ -245,7 +255,8 @@ fn walk(
             }
             continue;
         }
-        walk(table, &inner, child, &at, places, found);
+        let below = Here { states: &inner, element: child, parent: Some(here) };
+        walk(table, &below, &at, places, found);
     }
 }
 
@@ -284,14 +295,8 @@ fn of_other_case(table: &Table, states: &[usize], element: &Element, attribute: 
 }
 
 /// The well-known mistakes first; then where the attribute is at home; then the nearest name.
-fn advice_for_attribute(
-    table: &Table,
-    words: &[&Words],
-    element: &Element,
-    place: &str,
-    name: &str,
-    value: &str,
-) -> String {
+fn advice_for_attribute(table: &Table, words: &[&Words], here: &Here, place: &str, name: &str, value: &str) -> String {
+    let element = here.element;
     match (element.name.as_str(), name) {
         ("driver", "multifunction") if place.contains("/hostdev") => {
             return format!(
@@ -305,17 +310,43 @@ fn advice_for_attribute(
         ("disk", "index") => return "leave it out: the order of disks is that of <target dev=…>".to_string(),
         _ => {}
     }
+    if words.iter().flat_map(|words| &words.children).any(|(child, _)| *child == name) {
+        return format!("it is an element there: <{name}>");
+    }
     let has = |words: &Words| words.attributes.iter().any(|(known, _)| *known == name);
     for (child, state) in words.iter().flat_map(|words| &words.children) {
         if *child != "address" && table.states.get(*state).is_some_and(|state| state.words().any(has)) {
             return format!("it belongs on <{child}>: <{child} {name}='{value}'/>");
         }
     }
-    if words.iter().flat_map(|words| &words.children).any(|(child, _)| *child == name) {
-        return format!("it is an element there: <{name}>");
+    let mut known: Vec<&str> = words.iter().flat_map(|words| &words.attributes).map(|(known, _)| *known).collect();
+    known.sort_unstable();
+    known.dedup();
+    let near = nearest(name, known.iter().copied());
+    // With another word in an attribute of what it is in, it would be known.
+    if let Some(parent) = here.parent.filter(|_| near.is_none()) {
+        let states = parent.states.iter().filter_map(|at| table.states.get(*at));
+        let fits = |words: &Words| {
+            words.children.iter().any(|(child, state)| {
+                *child == element.name && table.states.get(*state).is_some_and(|state| state.words().any(has))
+            })
+        };
+        for state in states {
+            if let (Some(switch), Some((values, _))) = (state.switch, state.cases.iter().find(|(_, words)| fits(words)))
+            {
+                let (parent, word) = (&parent.element.name, values.first().copied().unwrap_or_default());
+                let others = known.iter().filter(|known| !matches!(**known, "index" | "startupPolicy" | "fdgroup"));
+                let others: Vec<&str> = others.copied().collect();
+                let here = if others.is_empty() {
+                    String::new()
+                } else {
+                    format!("; here write one of {}", others.join(", "))
+                };
+                return format!("it goes with <{parent} {switch}='{word}'>{here}");
+            }
+        }
     }
-    let known: Vec<&str> = words.iter().flat_map(|words| &words.attributes).map(|(known, _)| *known).collect();
-    match nearest(name, known.iter().copied()) {
+    match near {
         Some(near) => format!("did you mean `{near}`?"),
         None if known.is_empty() => format!("leave it out; <{}> has no attributes there", element.name),
         None => format!("leave it out; <{}> has {}", element.name, known.join(", ")),
@@ -401,7 +432,7 @@ mod tests {
             "<devices><disk type='block'><source file='/a'/><target dev='vda'/></disk></devices>",
             "unknown-attribute",
             "domain/devices/disk[vda]/source@file",
-            "`",
+            "it goes with <disk type='file'>; here write one of dev",
         ),
         (
             "<devices><interface type='bridge' model='virtio'/></devices>",

@@ -59,7 +59,12 @@ fn files(scene: &mut Scene) {
     }
     for (place, path) in all {
         let known = scene.about.paths.get(&path).cloned();
-        if known.as_ref().is_some_and(|reach| !reach.exists) {
+        // A drive may be allowed to start empty.
+        let optional = scene
+            .devices
+            .iter()
+            .any(|device| place.starts_with(&device.place) && device.of("source", "startupPolicy") == Some("optional"));
+        if !optional && known.as_ref().is_some_and(|reach| !reach.exists) {
             let message = format!("there is no {path} on this machine");
             scene.say(IMAGE_MISSING, place.clone(), message, "make it (`libvirt_volume`), or name another");
         }

@@ -63,6 +63,11 @@ fn what_the_guest_alone_tells() {
             "{<interface type='user'><model type='rtl9999'/></interface>}",
             "{<interface type='user'><model type='rtl8139'/></interface>}",
         ),
+        (
+            UNKNOWN_VALUE,
+            "{<disk><driver name='kvm' type='raw'/><target dev='vda'/></disk>}",
+            "{<disk><driver name='qemu' type='raw'/><target dev='vda'/></disk>}",
+        ),
         (UNKNOWN_KEYMAP, "{<graphics type='vnc' keymap='xx'/>}", "{<graphics type='vnc' keymap='en-us'/>}"),
         (
             UNKNOWN_CPU_MODEL,
@@ -115,6 +120,7 @@ fn what_the_guest_alone_tells() {
         ),
         (WINDOWS_11_SECURE_BOOT, "<name>win11</name><os/>", &format!("<name>win11</name>{secure}")),
         (WINDOWS_SOCKETS, "<name>win10</name><vcpu>12</vcpu>", "<name>fedora</name><vcpu>12</vcpu>"),
+        (WINDOWS_SOCKETS, "<name>win10</name><vcpu>4</vcpu>", "<name>win2k22</name><vcpu>4</vcpu>"),
         (
             WINDOWS_SOCKETS,
             "<clock offset='localtime'/><vcpu>4</vcpu>",
@@ -405,6 +411,13 @@ fn what_another_machine_tells() {
     assert!(!has(&fine, "<name>win10</name>{$G$A}", NVIDIA_ERROR_43));
     let half = hidden.replace("<kvm>", "<hyperv><relaxed state='on'/></hyperv><kvm>");
     assert!(has(&fermi, &half, NVIDIA_ERROR_43));
+    // Functions of a chipset in groups of their own are no card.
+    let mut chipset = machine();
+    for (at, device) in chipset.pci.as_mut().unwrap().iter_mut().enumerate() {
+        device.class = 0x0c_0330;
+        device.iommu_group = Some(at as u32);
+    }
+    assert!(has(&fine, "{$G}", CARD_INCOMPLETE) && !has(&chipset, "{$G}", CARD_INCOMPLETE));
     // A network card is no reason for a faster CPU, where it is known to be one.
     let mut nic = machine();
     nic.pci.as_mut().unwrap()[0].class = 0x02_0000;
@@ -437,6 +450,9 @@ fn what_stands_at_paths() {
         assert!(!rules_of(inside, &about(reach(true, false, false))).contains(&rule.name), "{}", rule.name);
         assert!(!rules_of(inside, &About::default()).contains(&rule.name), "{}", rule.name);
         if rule == IMAGE_MISSING {
+            let optional = inside.replace("<source file", "<source startupPolicy='optional' file");
+            let found = rules_of(&optional, &about(reach(false, false, false)));
+            assert_eq!(found.contains(&rule.name), optional == inside, "{optional}");
             let found = rules_of(inside, &about(reach(true, true, true)));
             assert!(found.contains(&IMAGE_UNREACHABLE.name) && found.contains(&IMAGE_SELINUX.name), "{found:?}");
         }
@@ -563,4 +579,45 @@ fn no_rule_is_without_a_case() {
         let constant = constant.split_whitespace().next().unwrap();
         assert!(text.contains(constant), "{} has no case", rule.name);
     }
+}
+
+/// The corpus of guests that a real libvirt takes: no rule that stops may stop them, and the schema knows all of them.
+#[test]
+fn what_libvirt_takes_is_not_refused() {
+    use crate::modules::libvirt::domain::LibvirtDomain;
+    use crate::modules::libvirt::domain::render::{ChosenFirmware, Context, render};
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guests/corpus");
+    let mut looked_at = 0;
+    let mut wrong = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        // Some are definitions as people have them already.
+        let definition = if path.extension().is_some_and(|end| end == "xml") {
+            serde_json::json!({"name": "by-hand", "definition": text})
+        } else {
+            serde_yaml::from_str(&text).unwrap()
+        };
+        let domain: LibvirtDomain = serde_json::from_value(definition).unwrap();
+        let context = Context {
+            firmware: Some(ChosenFirmware {
+                loader: "/usr/share/OVMF/OVMF_CODE_4M.fd".to_string(),
+                nvram_template: Some("/usr/share/OVMF/OVMF_VARS_4M.fd".to_string()),
+                format: "raw".to_string(),
+            }),
+            ..Context::default()
+        };
+        let Ok(wanted) = render(&domain, &context) else { continue };
+        looked_at += 1;
+        let about = About { os: domain.os.clone(), ..About::default() };
+        let found = check(&wanted.xml, &about);
+        wrong.extend(
+            found
+                .into_iter()
+                .filter(|finding| of_schema(finding) || finding.severity == Severity::Error)
+                .map(|finding| format!("{}: {finding}", path.display())),
+        );
+    }
+    assert!(looked_at > 35, "only {looked_at} guests were looked at");
+    assert_eq!(wrong, Vec::<String>::new());
 }

@@ -1,6 +1,6 @@
 //! Words that libvirt's schema leaves open and QEMU does not.
 
-use super::rules::{LEGACY_ASSIGNMENT, UNKNOWN_CPU_MODEL, UNKNOWN_KEYMAP, UNKNOWN_NIC_MODEL};
+use super::rules::{LEGACY_ASSIGNMENT, UNKNOWN_CPU_MODEL, UNKNOWN_KEYMAP, UNKNOWN_NIC_MODEL, UNKNOWN_VALUE};
 use super::scene::Scene;
 use crate::diag::nearest;
 
@@ -131,8 +131,11 @@ const CPUS: &[&str] = &[
     "qemu64",
 ];
 
-/// All rules of this room.
+/// All rules of this room; QEMU's words count where QEMU is the hypervisor.
 pub fn check(scene: &mut Scene) {
+    if !scene.is_qemu() {
+        return;
+    }
     for device in scene.devices.clone() {
         if let Some(model) = device.of("model", "type").filter(|_| device.is("interface"))
             && !NICS.contains(&model)
@@ -149,6 +152,11 @@ pub fn check(scene: &mut Scene) {
             });
             let message = format!("{}: QEMU has no keyboard layout `{keymap}`", device.label);
             scene.say(UNKNOWN_KEYMAP, format!("{}@keymap", device.place), message, fix);
+        }
+        if let Some(name) = device.of("driver", "name").filter(|name| device.is("disk") && *name != "qemu") {
+            let message = format!("{}: QEMU's disks have no driver `{name}`", device.label);
+            let place = format!("{}/driver@name", device.place);
+            scene.say(UNKNOWN_VALUE, place, message, "write <driver name='qemu' type='raw'/>, or another type");
         }
         if device.is("hostdev") && device.of("driver", "name") == Some("kvm") {
             let message = format!("{}: the driver `kvm` has long been gone", device.label);

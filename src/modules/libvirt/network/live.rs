@@ -241,7 +241,8 @@ mod tests {
         assert_eq!(updates, Vec::<String>::new());
         assert_eq!(waits, ["mtu", "ip address", "domain"]);
         let text = "<forward mode='nat'><interface dev='a' connections='1'/></forward><ip address='1'><dhcp/></ip>";
-        let filled = text.replace("<dhcp/>", "").replace(" connections='1'", "").replace("mode='nat'", "mode='nat' dev='a'");
+        let filled =
+            text.replace("<dhcp/>", "").replace(" connections='1'", "").replace("mode='nat'", "mode='nat' dev='a'");
         let filled = filled.replace("</forward>", "<nat><port start='1024' end='65535'/></nat></forward>");
         let (updates, waits) = between(text, &filled);
         assert_eq!((updates.len(), waits.len()), (0, 0));

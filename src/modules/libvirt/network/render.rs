@@ -259,9 +259,10 @@ fn dhcp(dhcp: &Dhcp, host: IpAddr) -> Result<Element> {
                 .child_some(lease.clone()),
         );
     }
-    let boot = dhcp.boot.as_ref().map(|boot| {
-        Element::new("bootp").with("file", &boot.file).with_some("server", boot.server.as_ref())
-    });
+    let boot = dhcp
+        .boot
+        .as_ref()
+        .map(|boot| Element::new("bootp").with("file", &boot.file).with_some("server", boot.server.as_ref()));
     Ok(list.child_some(boot))
 }
 
@@ -397,7 +398,10 @@ fn check_legal(element: &Element) -> Result<()> {
     for text in texts {
         if let Some(c) = text.chars().find(|c| !is_legal(*c)) {
             let code = u32::from(c);
-            return Err(Error::parameters(format!("<{}>: the character U+{code:04X} can't stand in XML", element.name)));
+            return Err(Error::parameters(format!(
+                "<{}>: the character U+{code:04X} can't stand in XML",
+                element.name
+            )));
         }
     }
     element.elements().try_for_each(check_legal)

@@ -10,7 +10,8 @@ pub struct Network;
 impl Rules for Network {
     fn identity(&self, way: &[&str], element: &Element) -> Identity {
         let attribute = |name: &str| element.attribute(name).unwrap_or_default();
-        let all = |names: &[&str]| names.iter().filter_map(|name| element.attribute(name)).collect::<Vec<_>>().join(" ");
+        let all =
+            |names: &[&str]| names.iter().filter_map(|name| element.attribute(name)).collect::<Vec<_>>().join(" ");
         Identity::Key(match way {
             // One address of each family is the usual case; `assign` prefers the very same one where there are more.
             ["ip"] => attribute("family").replace("ipv4", ""),

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::modules::libvirt::values::{FromShort, Size};
+use crate::modules::libvirt::values::{FromShort, Short, Size};
 use crate::modules::params::{Flag, List, Text};
 
 /// A disk or a drive.
@@ -90,7 +90,7 @@ pub struct NetworkDisk {
     pub name: Option<Text>,
     /// Who serves it.
     #[serde(default)]
-    pub hosts: List<NetworkHost>,
+    pub hosts: List<Short<NetworkHost>>,
     /// The user to log in as (rbd, iscsi).
     pub username: Option<Text>,
     /// UUID of libvirt's secret with the password or key.

@@ -343,8 +343,12 @@ fn graphics(display: &mut Element) {
         }
     }
     display.retain(|child| {
-        !(child.name == "listen" && child.attribute("type") == Some("address") && child.attributes.len() == 1)
-            && !(child.name == "gl" && child.attribute("enable") == Some("no") && child.attributes.len() == 1)
+        let by_default = match child.name.as_str() {
+            "listen" => child.attribute("type") == Some("address"),
+            "gl" => child.attribute("enable") == Some("no"),
+            _ => false,
+        };
+        !by_default || child.attributes.len() != 1
     });
 }
 
