@@ -589,7 +589,7 @@ pub fn every_kind() {
                             | 1,
                     );
                     random.below(2);
-                    let walk = full() || only.is_some() || at % (guests.len() / WALKS) == 0;
+                    let walk = full() || only.is_some() || at.is_multiple_of(guests.len() / WALKS);
                     one(&host, guest, &tally, &mut random, walk);
                 }
             });
