@@ -91,7 +91,8 @@ pub fn assert_provisioned(kind: Kind, before: &BTreeMap<String, String>, after: 
     is("br0.state", "up");
     is("ports", "enp1s0");
     is("enp1s0.address", "");
-    is("route", "default via 10.0.2.2 dev br0");
+    // A network without a way out has no default route, before or after.
+    assert_eq!(after["route"], before["route"].replace("enp1s0", "br0"), "another default route");
     is("guests", "win7 win8");
     assert!(after["libvirtd"].contains("active"), "libvirtd does not run: {after:#?}");
     match kind {
