@@ -91,7 +91,8 @@ pub fn assert_provisioned(kind: Kind, before: &BTreeMap<String, String>, after: 
     is("br0.state", "up");
     is("ports", "enp1s0");
     is("enp1s0.address", "");
-    is("route", "default via 10.0.2.2 dev br0");
+    // A network without a way out has no default route, before or after.
+    assert_eq!(after["route"], before["route"].replace("enp1s0", "br0"), "another default route");
     is("guests", "win7 win8");
     assert!(after["libvirtd"].contains("active"), "libvirtd does not run: {after:#?}");
     match kind {
@@ -109,7 +110,9 @@ pub fn site(lab: &mut Lab) {
     assert_ne!(before["gpu"], "vfio-pci");
 
     let planned = controller.play("plan", "site.yml", &[]).well("the plan");
-    assert_eq!(manifest_text(&machine), files, "the plan has touched files");
+    let looked = manifest_text(&machine);
+    let touched: Vec<&str> = looked.lines().filter(|line| !files.lines().any(|old| old == *line)).collect();
+    assert!(touched.is_empty() && looked.len() == files.len(), "the plan has touched files: {touched:#?}");
     let boot = machine.boot_id();
     let done = controller.play("apply", "site.yml", &[]).well("the apply");
     machine.wait_until_up();
