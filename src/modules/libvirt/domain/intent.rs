@@ -22,7 +22,14 @@ pub fn kept(intent: &Element) -> Element {
     if let Some(metadata) = kept.get_mut("metadata") {
         metadata.retain(|child| !is_ours(child));
     }
+    namespaces_first(&mut kept);
     kept
+}
+
+/// libvirt prints declarations of namespaces before attributes.
+fn namespaces_first(element: &mut Element) {
+    element.attributes.sort_by_key(|(name, _)| !name.starts_with("xmlns"));
+    element.elements_mut().for_each(namespaces_first);
 }
 
 /// The element that is put into `<metadata>`.
@@ -120,6 +127,15 @@ mod tests {
         // As libvirt prints it, in double quotes.
         assert_eq!(last(&parse(&text.replace('\'', "\"")).unwrap()), Some(kept));
         assert_eq!(without(&domain), before);
+    }
+
+    #[test]
+    fn declarations_stand_where_libvirt_prints_them() {
+        let intent = parse("<domain type='qemu' xmlns:qemu='urn:q'><qemu:commandline/></domain>").unwrap();
+        let mut domain = parse(DOMAIN).unwrap();
+        put(&mut domain, &kept(&intent));
+        assert!(domain.print().contains("xmlns:qemu='urn:q' type='qemu'"), "{}", domain.print());
+        assert_eq!(last(&domain), Some(kept(&intent)));
     }
 
     #[test]

@@ -111,7 +111,22 @@ pub fn render(domain: &LibvirtDomain, context: &Context) -> Result<Wanted> {
     let (mut xml, mut intent, absent) = annotated(domain, context)?;
     merge::strip(&mut xml);
     merge::strip(&mut intent);
+    if xml.at(&["cpu", "numa"]).is_none() {
+        for document in [&mut xml, &mut intent] {
+            drop_only_node(document);
+        }
+    }
     Ok(Wanted { xml, absent, intent })
+}
+
+/// A guest without nodes of its own has node 0 only, and libvirt does not write it down (virDomainDefPostParseMemtune).
+fn drop_only_node(domain: &mut Element) {
+    let pages = domain.get_mut("memoryBacking").and_then(|backing| backing.get_mut("hugepages"));
+    for page in pages.into_iter().flat_map(Element::elements_mut) {
+        if page.attribute("nodeset") == Some("0") {
+            page.unset("nodeset");
+        }
+    }
 }
 
 /// The document and its intent, with notes on where things came from.

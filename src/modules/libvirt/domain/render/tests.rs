@@ -81,7 +81,11 @@ pub(crate) const PARAMETERS: &[(&str, &[&str])] = &[
     ),
     ("hugepages: true", &["<memoryBacking>\n<hugepages/>\n</memoryBacking>"]),
     ("hugepages: 1 GiB", &["<page size='1048576' unit='KiB'/>"]),
-    ("hugepages: {size: 2 MiB, nodeset: 0}", &["<page size='2048' unit='KiB' nodeset='0'/>"]),
+    ("hugepages: {size: 2 MiB, nodeset: 0}", &["<page size='2048' unit='KiB'/>"]),
+    (
+        "hugepages: {size: 2 MiB, nodeset: 0}, cpu: {xml: \"<numa><cell id='0' cpus='0' memory='1' unit='GiB'/></numa>\"}",
+        &["<page size='2048' unit='KiB' nodeset='0'/>"],
+    ),
     (
         "memory_backing: {source: memfd, access: shared, allocation: immediate, locked: true, merge: false, discard: true}",
         &[
