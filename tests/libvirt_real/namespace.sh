@@ -27,4 +27,7 @@ until virsh -c qemu:///system version >/dev/null 2>&1; do
     [ "$n" -lt 150 ] || { echo "libvirtd does not answer" >&2; exit 1; }
     sleep 0.2
 done
-exec "$@"
+# Not in place of this shell, which is process 1 here and takes in whoever loses its parent: libvirt waits for a QEMU that
+# nobody has taken in.
+"$@"
+exit $?

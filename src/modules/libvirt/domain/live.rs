@@ -168,6 +168,12 @@ fn as_it_runs(device: &mut Element, live: Option<&Element>) {
             if lost {
                 device.retain(|child| child.name != "source");
             }
+            // A drive without a medium has no format while it runs.
+            if device.get("source").is_none()
+                && let Some(driver) = device.get_mut("driver")
+            {
+                driver.unset("type");
+            }
         }
         _ => {}
     }
@@ -425,7 +431,10 @@ fn updated(wanted: &Element, live: &Element) -> Option<Element> {
     };
     let mut changed = false;
     for part in parts {
-        let (new, old) = (wanted.get(part), live.get(part));
+        // A drive whose medium was taken out keeps an empty `<source index='3'/>`.
+        let is_there =
+            |old: &&Element| old.attributes.iter().any(|(name, _)| name != "index") || old.elements().next().is_some();
+        let (new, old) = (wanted.get(part), live.get(part).filter(is_there));
         let same = match (new, old) {
             (Some(new), Some(old)) => holds(new, old),
             (Some(new), None) => says_only_defaults(new),
