@@ -69,16 +69,27 @@ fn real_libvirt() {
     assert!(status.success(), "inside: {status}");
 }
 
+/// Each in its turn, and how long it took: this is what an everyday run waits for.
 fn inside() {
-    seeds_guests_are_exact();
-    edits_converge_and_nothing_moves();
-    many_kinds_of_guests_are_fixpoints();
-    guests_go_only_when_they_may();
-    intents_live_in_the_guests_metadata();
-    a_running_guest_is_changed_where_it_can_be();
-    states_come_and_go();
-    networks_hold();
-    volumes_are_made_once();
+    let parts: [(&str, fn()); 12] = [
+        ("the seed's guests", seeds_guests_are_exact),
+        ("edits", edits_converge_and_nothing_moves),
+        ("many kinds of guests", many_kinds_of_guests_are_fixpoints),
+        ("guests that go", guests_go_only_when_they_may),
+        ("intents", intents_live_in_the_guests_metadata),
+        ("a running guest", a_running_guest_is_changed_where_it_can_be),
+        ("states", states_come_and_go),
+        ("tuning", tuning_follows_while_the_guest_runs),
+        ("a saved plan", a_saved_plan_of_a_running_guest_holds),
+        ("networks", networks_hold),
+        ("pools", a_file_system_becomes_a_pool),
+        ("volumes", volumes_are_made_once),
+    ];
+    for (name, part) in parts {
+        let begin = Instant::now();
+        part();
+        eprintln!("{name}: {:.1} s", begin.elapsed().as_secs_f32());
+    }
 }
 
 const WIN8: &str = include_str!("cases/seed/win8.yml");
@@ -485,6 +496,175 @@ fn states_come_and_go() {
     assert_eq!(apply("libvirt_domain", &forced), ["tcg: state"]);
     is("shut off");
     assert_eq!(apply("libvirt_domain", &json!({"name": "tcg", "state": "absent"})), ["tcg"]);
+}
+
+/// A guest whose tuning is changed while it runs.
+const TUNED: &str = "name: tuned\nmemory: 64 MiB\ntype: qemu\nmachine: pc\nfirmware: bios\nmemballoon: virtio\n\
+    vcpus: 4\niothreads: 1\nlive: true\npinning: {vcpus: ['0', '0', '0', '0'], emulator: '0'}\n\
+    disks:\n  - {path: /run/t.qcow2, target: vda, limits: {total_iops: 100, total_bytes: 1 MiB}}\n\
+    xml: \"<vcpu current='1'>4</vcpu>\"\n";
+
+fn tuning_follows_while_the_guest_runs() {
+    image("/run/t.qcow2");
+    let guest = |edits: &[(&str, &str)]| {
+        let mut text = TUNED.to_string();
+        for (from, to) in edits {
+            assert!(text.contains(from), "{from}");
+            text = text.replacen(from, to, 1);
+        }
+        yaml(&text)
+    };
+    let mut running = guest(&[]);
+    running["state"] = json!("running");
+    apply("libvirt_domain", &running);
+    assert_eq!(waiting(&guest(&[])), json!([]));
+    let more = [
+        ("current='1'", "current='3'"),
+        ("iothreads: 1", "iothreads: 2"),
+        ("emulator: '0'", "emulator: '0-1'"),
+        ("['0', '0'", "['1', '0'"),
+        ("total_iops: 100, total_bytes: 1 MiB", "total_iops: 200, read_bytes: 2 MiB"),
+    ];
+    let mut shown = apply("libvirt_domain", &guest(&more));
+    shown.retain(|path| path.contains("(running)"));
+    let expected = [
+        "vcpus in use",
+        "iothread 2",
+        "vcpupin 0",
+        "emulatorpin",
+        "disk vda: iotune read_bytes_sec",
+        "disk vda: iotune total_bytes_sec",
+        "disk vda: iotune total_iops_sec",
+    ];
+    assert_eq!(shown, expected.map(|path| format!("tuned (running): {path}")));
+    assert_eq!(waiting(&guest(&more)), json!([]));
+    let says = |arguments: &[&str]| virsh(arguments).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(says(&["vcpucount", "tuned", "--live", "--active"]), "3");
+    let threads = virsh(&["iothreadinfo", "tuned", "--live"]);
+    assert_eq!(threads.lines().filter(|line| !line.trim().is_empty()).count(), 2, "{threads}");
+    let pins = says(&["vcpupin", "tuned", "--live"]);
+    assert!(pins.starts_with("0 1 1 0"), "{pins}");
+    let limits = says(&["blkdeviotune", "tuned", "vda", "--live"]);
+    for part in ["total_bytes_sec: 0", "read_bytes_sec: 2097152", "total_iops_sec: 200"] {
+        assert!(limits.contains(&format!("{part} ")), "{part}: {limits}");
+    }
+    // Back to nothing: what was limited and pinned is free again, now.
+    let free = [
+        ("current='1'", "current='3'"),
+        ("pinning: {vcpus: ['0', '0', '0', '0'], emulator: '0'}\n", ""),
+        (", limits: {total_iops: 100, total_bytes: 1 MiB}", ""),
+    ];
+    apply("libvirt_domain", &guest(&free));
+    assert_eq!(waiting(&guest(&free)), json!([]));
+    let limits = says(&["blkdeviotune", "tuned", "vda", "--live"]);
+    assert!(limits.contains("total_iops_sec: 0 ") && limits.contains(" read_bytes_sec: 0 "), "{limits}");
+    // Control groups are off here: libvirt refuses, and that is said aloud, not left for another day.
+    let mut shares = guest(&free);
+    shares["xml"] = json!("<vcpu current='3'>4</vcpu><cputune><shares>2048</shares></cputune>");
+    let refused = try_apply("libvirt_domain", &shares).unwrap_err();
+    assert!(refused.contains("cgroup"), "{refused}");
+    // So is a guest that does not give memory back, since nothing in it could.
+    let mut less = guest(&free);
+    less["current_memory"] = json!("32 MiB");
+    let kept = try_apply("libvirt_domain", &less).unwrap_err();
+    assert!(kept.contains("did not converge") && kept.contains("current memory"), "{kept}");
+    apply("libvirt_domain", &json!({"name": "tuned", "state": "shutdown", "force": true, "shutdown_timeout": 1}));
+    apply("libvirt_domain", &json!({"name": "tuned", "state": "absent"}));
+}
+
+/// The program, with files of its own.
+fn program(folder: &str, arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_vfio-provision"))
+        .args(arguments)
+        .current_dir(folder)
+        .env("HOME", folder)
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // 2: there is something to do.
+    assert!(matches!(output.status.code(), Some(0 | 2)), "{arguments:?}: {said}");
+    said
+}
+
+fn a_saved_plan_of_a_running_guest_holds() {
+    for path in ["/run/a.qcow2", "/run/b.qcow2", "/run/d.qcow2"] {
+        image(path);
+    }
+    let folder = "/run/saved";
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(format!("{folder}/inventory"), "ws01 ansible_connection=local\n").unwrap();
+    let play = |guest: &str| {
+        let indented: String = guest.lines().map(|line| format!("        {line}\n")).collect();
+        let text = format!(
+            "- hosts: all\n  gather_facts: false\n  tasks:\n    - libvirt_domain:\n{indented}    - libvirt_domain: {{name: tcg, autostart: true}}\n"
+        );
+        std::fs::write(format!("{folder}/site.yml"), text).unwrap();
+    };
+    play(&format!("{TCG}state: running"));
+    program(folder, &["apply", "site.yml", "-i", "inventory"]);
+    let more = TCG.replace("vcpus: 1\n", "vcpus: 1\nlive: true\non_crash: restart\n").replace(
+        "bus: usb}",
+        "bus: usb}\n  - {path: /run/b.qcow2, target: sdb, bus: usb}\n  - {path: /run/d.qcow2, target: vdb}",
+    );
+    play(&format!("{more}interfaces: [{{user: true}}]\n"));
+    program(folder, &["plan", "site.yml", "-i", "inventory", "-o", "plan"]);
+    let said = program(folder, &["apply", "plan"]);
+    assert!(said.contains("tcg (running): disk vdb") && said.contains("tcg (running): on_crash"), "{said}");
+    let disks = virsh(&["domblklist", "tcg"]);
+    assert!(disks.contains("sdb") && disks.contains("vdb"), "{disks}");
+    assert_eq!(virsh(&["domiflist", "tcg"]).lines().filter(|line| line.contains("user")).count(), 1);
+    // Somebody was there in between: refused, and nothing is done.
+    play(TCG);
+    program(folder, &["plan", "site.yml", "-i", "inventory", "-o", "plan"]);
+    virsh(&["setmaxmem", "tcg", "32768", "--config"]);
+    let before = dump("tcg");
+    let output = Command::new(env!("CARGO_BIN_EXE_vfio-provision"))
+        .args(["apply", "plan"])
+        .current_dir(folder)
+        .env("HOME", folder)
+        .output()
+        .unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stdout).contains("moved on"), "{output:?}");
+    assert_eq!(dump("tcg"), before);
+    apply("libvirt_domain", &json!({"name": "tcg", "state": "shutdown", "force": true, "shutdown_timeout": 1}));
+    apply("libvirt_domain", &json!({"name": "tcg", "state": "absent"}));
+}
+
+/// A pool of a file system: libvirt mounts what is there, and nothing is ever made of it.
+fn a_file_system_becomes_a_pool() {
+    let disk = "/run/fs.img";
+    std::fs::write(disk, vec![0u8; 8 << 20]).unwrap();
+    let made = Command::new("mkfs.ext4").args(["-q", "-F", disk]).status();
+    // Is there a loop device for us?
+    std::fs::create_dir_all("/run/try").unwrap();
+    let mount = |arguments: &[&str]| Command::new("mount").args(arguments).status().is_ok_and(|s| s.success());
+    if !made.is_ok_and(|status| status.success()) || !mount(&["-o", "loop", disk, "/run/try"]) {
+        eprintln!("skipped: there is no mkfs.ext4, or no loop device");
+        return;
+    }
+    std::fs::write("/run/try/kept", "x").unwrap();
+    assert!(Command::new("umount").arg("/run/try").status().unwrap().success());
+    let parameters = json!({"name": "disk", "type": "fs", "devices": disk, "path": "/run/pool"});
+    assert_eq!(apply("libvirt_pool", &parameters), ["disk", "/run/pool", "disk: state", "disk: autostart"]);
+    assert_eq!(std::fs::read_to_string("/run/pool/kept").unwrap(), "x");
+    assert_eq!(apply("libvirt_pool", &parameters), Vec::<String>::new());
+    // Stopped by somebody, it is started again; its folder may be gone by then.
+    virsh(&["pool-destroy", "disk"]);
+    std::fs::remove_dir("/run/pool").unwrap();
+    assert_eq!(apply("libvirt_pool", &parameters), ["/run/pool", "disk: state"]);
+    assert_eq!(std::fs::read_to_string("/run/pool/kept").unwrap(), "x");
+    assert_eq!(apply("libvirt_pool", &json!({"name": "disk", "state": "absent"})), ["disk: state", "disk"]);
+    assert!(mount(&["-o", "loop", disk, "/run/try"]));
+    assert_eq!(std::fs::read_to_string("/run/try/kept").unwrap(), "x");
+    assert!(Command::new("umount").arg("/run/try").status().unwrap().success());
+    // Nothing is made of a disk without a file system: starting it fails, and the disk is as it was.
+    let empty = "/run/empty.img";
+    std::fs::write(empty, vec![7u8; 1 << 20]).unwrap();
+    let wrong = json!({"name": "empty", "type": "fs", "devices": empty, "path": "/run/pool"});
+    let refused = try_apply("libvirt_pool", &wrong).unwrap_err();
+    assert!(refused.contains("mount"), "{refused}");
+    assert!(std::fs::read(empty).unwrap().iter().all(|byte| *byte == 7));
+    virsh(&["pool-undefine", "empty"]);
 }
 
 fn networks_hold() {

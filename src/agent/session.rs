@@ -237,7 +237,10 @@ impl Session {
             }
             if let Some(expected) = &task.expect {
                 let have = outcome.actions.len();
-                if expected.get(have..have + plan.actions.len()) != Some(plan.actions.as_slice()) {
+                let same = expected.get(have..have + plan.actions.len()).is_some_and(|planned| {
+                    plan.actions.iter().zip(planned).all(|(now, planned)| now.is_as_planned(planned, true))
+                });
+                if !same {
                     return Err(Error::refused(
                         "the machine has moved on since the plan was made: it would take other actions now",
                     )

@@ -24,6 +24,43 @@ pub struct Action {
     pub diffs: Vec<Diff>,
 }
 
+impl Action {
+    /// Is it what a saved plan said? `after`: something was done since the whole plan was checked.
+    ///
+    /// What a guest runs with moves by itself (an agent connects, memory breathes); where it matters, the action is another
+    /// one. And after something was done the machine tells what a dry run could only expect: then what is expected next
+    /// need not be the same, nor a document for libvirt, which has addresses and defaults in it by then. The commands and
+    /// the diffs that a person saw must be.
+    pub fn is_as_planned(&self, planned: &Action, after: bool) -> bool {
+        self.comparable(after) == planned.comparable(after)
+    }
+
+    fn comparable(&self, after: bool) -> Action {
+        let mut action = self.clone();
+        let (effects, stdin) = match &mut action.op {
+            Op::Run(run) => (&mut run.effects, run.stdin.as_mut()),
+            Op::Poke { effects, .. } => (effects, None),
+            _ => return action,
+        };
+        let mut is_libvirts = false;
+        for effect in effects.iter_mut() {
+            if let Effect::Virt { state, .. } = effect {
+                is_libvirts = true;
+                if let Some(state) = state {
+                    state.live = None;
+                }
+            }
+        }
+        if after {
+            effects.clear();
+            if let Some(document) = stdin.filter(|_| is_libvirts) {
+                document.clear();
+            }
+        }
+        action
+    }
+}
+
 /// What the executor can do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -316,5 +353,37 @@ mod base64_bytes {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(deserializer)?;
         STANDARD.decode(text).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{Virt, VirtKind};
+
+    #[test]
+    fn what_libvirt_adds_does_not_make_a_saved_plan_outdated() {
+        let action = |xml: &str, live: &str, stdin: &str, after: &str| {
+            let state = Virt { xml: xml.into(), live: Some(live.into()), active: true, ..Virt::default() };
+            let effect = Effect::Virt { kind: VirtKind::Domain, name: "g".into(), state: Some(state) };
+            let mut run = Run::new(["virsh", "attach-device", "g"], vec![effect]);
+            run.stdin = Some(stdin.into());
+            Action { op: Op::Run(run), diffs: vec![Diff::added("domain", "g (running): disk vdb", after)] }
+        };
+        let planned = action("<a/>", "<l/>", "<disk/>", "source /b");
+        for (now, at_once, later) in [
+            (action("<a/>", "<m/>", "<disk/>", "source /b"), true, true),
+            (action("<b/>", "<m/>", "<disk><address/></disk>", "source /b"), false, true),
+            (action("<a/>", "<l/>", "<disk/>", "source /c"), false, false),
+        ] {
+            assert_eq!((now.is_as_planned(&planned, false), now.is_as_planned(&planned, true)), (at_once, later));
+        }
+        // Nothing but libvirt's documents is taken so: what another program reads must be the same.
+        let other = |stdin: &str| {
+            let mut run = Run::new(["chpasswd"], Vec::new());
+            run.stdin = Some(stdin.into());
+            Action { op: Op::Run(run), diffs: Vec::new() }
+        };
+        assert!(!other("a").is_as_planned(&other("b"), true));
     }
 }

@@ -12,6 +12,7 @@ use super::link::{Link, become_user, is_remote};
 use super::saved::{SavedHost, SavedPlan};
 use super::{Finish, HostStart, Settings, Shared, host_start, run_name, ways_of};
 use crate::agent::protocol::{Become, Mode, Outcome, Status};
+use crate::change::Action;
 use crate::diag::Diagnostic;
 use crate::host::Error;
 use crate::inventory::Inventory;
@@ -59,10 +60,11 @@ pub fn execute(plan: &SavedPlan, settings: &Settings, sink: &Arc<Sink>) -> Resul
         extra_vars: none,
         shared_magic: inventory.shared_magic().clone().into_iter().collect(),
         words: Default::default(),
-        peers: super::peers::Peers::new(std::sync::Arc::new(inventory), None, Default::default(), false),
+        peers: super::peers::Peers::new(std::sync::Arc::new(inventory), None, Default::default(), false, false),
         throttles: Default::default(),
         interrupt: settings.interrupt.clone(),
         ledger: None,
+        scan: None,
     };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(settings.forks.clamp(1, starts.len().max(1)))
@@ -130,10 +132,10 @@ fn moved_on(saved: &SavedHost, start: &HostStart, shared: &Shared) -> Result<Mov
         let Some(expected) = &task.actions else { continue };
         let error = match (outcome.status, outcome.error) {
             (Status::Failed, Some(error)) => error,
-            _ if outcome.actions == *expected => continue,
+            _ if is_as_planned(&outcome.actions, expected) => continue,
             _ => {
                 let mut message = String::from("the machine has moved on since the plan was made. Planned:");
-                let list = |actions: &[crate::change::Action]| -> String {
+                let list = |actions: &[Action]| -> String {
                     let diffs: Vec<_> = actions.iter().flat_map(|action| &action.diffs).collect();
                     if diffs.is_empty() {
                         return "\n  nothing".into();
@@ -150,6 +152,11 @@ fn moved_on(saved: &SavedHost, start: &HostStart, shared: &Shared) -> Result<Mov
         return Ok(Some((index, error)));
     }
     Ok(None)
+}
+
+/// Would the same be done?
+fn is_as_planned(now: &[Action], planned: &[Action]) -> bool {
+    now.len() == planned.len() && now.iter().zip(planned).all(|(now, planned)| now.is_as_planned(planned, false))
 }
 
 fn tell(host: &mut HostRun<'_>, saved: &SavedHost, index: usize, outcome: Outcome) {

@@ -267,3 +267,30 @@ pub fn assign(
     pass(&|wanted, _, current| wanted.name == "redirdev" && holds(wanted, current));
     result
 }
+
+/// What a comparison with what was stated last time finds: which of the devices there each stated one is, and which one of
+/// last time each of those there is.
+pub struct Assigned {
+    /// For each stated one.
+    pub now: Vec<Option<usize>>,
+    /// For each of those there.
+    pub then: Vec<Option<usize>>,
+}
+
+/// The same as [`assign`], when it is known (or not) what was stated last time.
+pub fn assign_since(
+    wanted: &[&Element],
+    current: &[&Element],
+    last: Option<&[&Element]>,
+    holds: &dyn Fn(&Element, &Element) -> bool,
+) -> Assigned {
+    let Some(last) = last else {
+        let now = assign(wanted, current, Takeover::Any, holds);
+        return Assigned { now, then: vec![None; current.len()] };
+    };
+    let assigned = assign(last, current, Takeover::Any, holds);
+    let find = |at: usize| assigned.iter().position(|slot| *slot == Some(at));
+    let then: Vec<Option<usize>> = (0..current.len()).map(find).collect();
+    let ours: Vec<bool> = then.iter().map(Option::is_some).collect();
+    Assigned { now: assign(wanted, current, Takeover::Ours(&ours), holds), then }
+}

@@ -3,12 +3,20 @@
 //! The definition and what runs are two documents. `virsh define` changes the first; the second follows when the guest is
 //! started anew, or by commands of its own for what QEMU can plug, unplug or change.
 
+mod plug;
+mod tuning;
+
 use super::compare::{Change, holds, merge};
 use super::devices::{self, Takeover};
-use super::normal::{amount, same_attribute, says_only_defaults, set_amount};
+use super::normal::{amount, cpu_set};
 use super::render::Wanted;
-use super::words::{describe, source, words};
-use crate::modules::libvirt::xml::{Element, Node};
+use super::words::{describe, words};
+use crate::modules::libvirt::xml::Element;
+
+/// libvirt's documents keep a limit on CPU time that was lifted as one that limits nothing.
+const UNLIMITED: &str = "-1";
+/// What the kernel counts CPU time in, where nobody says otherwise, in microseconds (cpu.cfs_period_us, cpu.max).
+const PERIOD: &str = "100000";
 
 /// A command that changes the running guest.
 #[derive(Clone, Debug)]
@@ -21,6 +29,8 @@ pub struct Step {
     pub changes: Vec<Change>,
     /// What runs afterwards.
     pub live: Element,
+    /// It only gives the guest time: how it ends says nothing.
+    pub patient: bool,
 }
 
 /// What is between a definition and what runs.
@@ -32,16 +42,56 @@ pub struct Pending {
     pub waiting: Vec<Change>,
 }
 
-/// Compares a definition with what runs. `hot`: may the running guest be changed?
-pub fn pending(name: &str, defined: &Element, live: &Element, hot: bool) -> Pending {
-    let mut now = live.clone();
+/// Compares a definition with what runs. `hot`: may the running guest be changed? `cpus`: the machine's, as the kernel lists
+/// them; where they are not known, a pin stays until the guest is started anew.
+pub fn pending(name: &str, defined: &Element, live: &Element, hot: bool, cpus: Option<&str>) -> Pending {
+    let anywhere = defined.get("vcpu").and_then(|vcpu| vcpu.attribute("cpuset")).or(cpus);
+    let mut now = settled(live, defined, anywhere);
     let mut steps = Vec::new();
     if hot {
-        let mut planner = Planner { name, live: &mut now, steps: &mut steps };
+        let mut planner = Planner { name, live: &mut now, steps: &mut steps, anywhere };
         planner.domain(defined);
         planner.devices(defined);
     }
     Pending { steps, waiting: differences(defined, &now) }
+}
+
+/// What runs without limits that limit nothing, and that nobody defined. `anywhere`: where a virtual CPU without a pin runs.
+fn settled(live: &Element, defined: &Element, anywhere: Option<&str>) -> Element {
+    let mut live = live.clone();
+    let anywhere = anywhere.and_then(cpu_set);
+    if let Some(tune) = live.get_mut("cputune") {
+        let wanted = defined.get("cputune");
+        tune.retain(|child| {
+            let there = wanted.is_some_and(|tune| tune.elements().any(|other| same_part(child, other)));
+            let everywhere = match (child.attribute("cpuset").and_then(cpu_set), &anywhere) {
+                (Some(set), Some(anywhere)) => child.name.ends_with("pin") && set.is_superset(anywhere),
+                _ => false,
+            };
+            !limits_nothing(child) && (there || !(everywhere || is_usual_period(child)))
+        });
+    }
+    live
+}
+
+/// A quota that is none.
+fn limits_nothing(part: &Element) -> bool {
+    part.name.ends_with("quota") && part.text().starts_with('-')
+}
+
+fn is_usual_period(part: &Element) -> bool {
+    part.name.ends_with("period") && part.text() == PERIOD
+}
+
+/// Are these one part of `<cputune>`, `<memtune>` or `<blkiotune>`?
+fn same_part(one: &Element, other: &Element) -> bool {
+    let key = |part: &Element| -> Vec<Option<String>> {
+        let of = |name: &&str| part.attribute(name).map(str::to_string);
+        let mut key: Vec<_> = ["vcpu", "iothread", "vcpus", "iothreads"].iter().map(of).collect();
+        key.push(part.text_at(&["path"]));
+        key
+    };
+    one.name == other.name && key(one) == key(other)
 }
 
 /// What of a definition does not hold in what runs, and what runs and is not defined.
@@ -86,6 +136,14 @@ fn comparable(defined: &Element, live: &Element) -> Element {
     }
     if let Some(vcpu) = stated.get_mut("vcpu") {
         vcpu.unset("placement");
+    }
+    // Which of them can be taken away again, and in which order they came, is QEMU's to say.
+    for vcpu in stated.get_mut("vcpus").into_iter().flat_map(Element::elements_mut) {
+        vcpu.unset("hotpluggable");
+        vcpu.unset("order");
+    }
+    if let Some(tune) = stated.get_mut("cputune") {
+        tune.retain(|child| !limits_nothing(child));
     }
     if let Some(all) = stated.get_mut("devices") {
         all.retain(|device| !is_libvirts_own(device));
@@ -183,7 +241,7 @@ fn as_it_runs(device: &mut Element, live: Option<&Element>) {
 fn only_in_live(stated: &Element, live: &Element) -> Vec<Change> {
     let mut changes = Vec::new();
     let gone = |path: String, what: &Element| Change { path, before: Some(describe(what)), after: None };
-    for parent in ["features", "clock", "memoryBacking", "qemu:commandline"] {
+    for parent in ["features", "clock", "memoryBacking", "numatune", "qemu:commandline"] {
         let here = stated.get(parent);
         for child in live.get(parent).into_iter().flat_map(Element::elements) {
             // A firmware that libvirt chooses at the start may need it, and brings it along.
@@ -203,10 +261,39 @@ fn only_in_live(stated: &Element, live: &Element) -> Vec<Change> {
             changes.push(gone(words(&["features", child, &part.name], None), part));
         }
     }
+    for parent in ["cputune", "memtune", "blkiotune"] {
+        let here = stated.get(parent);
+        for child in live.get(parent).into_iter().flat_map(Element::elements) {
+            if !here.is_some_and(|here| here.elements().any(|other| same_part(child, other))) {
+                let own = ["vcpu", "iothread"].iter().find_map(|key| child.attribute(key)).map(str::to_string);
+                let own = own.or_else(|| child.text_at(&["path"]));
+                let way: Vec<&str> = [parent, child.name.as_str()].into_iter().chain(own.as_deref()).collect();
+                changes.push(gone(words(&way, None), child));
+            }
+        }
+    }
+    if let (Some(threads), None) = (live.get("iothreads"), stated.get("iothreads")) {
+        changes.push(gone("iothreads".to_string(), threads));
+    }
+    for (label, disk) in disks(live) {
+        let Some(limits) = disk.get("iotune") else { continue };
+        let target = |disk: &Element| disk.get("target").and_then(|target| target.attribute("dev")).map(str::to_string);
+        let twin = disks(stated).into_iter().find(|(_, other)| target(other) == target(disk));
+        let Some((_, twin)) = twin else { continue };
+        for limit in limits.elements().filter(|limit| twin.at(&["iotune", &limit.name]).is_none()) {
+            changes.push(gone(words(&[&label, "iotune", &limit.name], None), limit));
+        }
+    }
     for (label, device) in unmatched(live, stated) {
         changes.push(gone(label, device));
     }
     changes
+}
+
+/// All disks, with their labels.
+fn disks(domain: &Element) -> Vec<(String, &Element)> {
+    let all = domain.get("devices").into_iter().flat_map(|devices| devices.named("disk"));
+    all.enumerate().map(|(at, disk)| (devices::label(disk, at), disk)).collect()
 }
 
 /// Devices of one domain that another has not, with their labels.
@@ -237,256 +324,14 @@ struct Planner<'a> {
     name: &'a str,
     live: &'a mut Element,
     steps: &'a mut Vec<Step>,
+    /// Where a virtual CPU without a pin runs.
+    anywhere: Option<&'a str>,
 }
 
 impl Planner<'_> {
     fn step(&mut self, arguments: &[&str], stdin: Option<String>, changes: Vec<Change>, live: Element) {
         *self.live = live.clone();
         let argv = arguments.iter().map(|word| (*word).to_string()).collect();
-        self.steps.push(Step { argv, stdin, changes, live });
+        self.steps.push(Step { argv, stdin, changes, live, patient: false });
     }
-
-    /// What has a command of its own.
-    fn domain(&mut self, defined: &Element) {
-        self.memory(defined);
-        for (element, action) in [("on_poweroff", "poweroff"), ("on_reboot", "reboot"), ("on_crash", "crash")] {
-            let (Some(new), Some(old)) = (defined.get(element), self.live.get(element)) else { continue };
-            let (new, old) = (new.text(), old.text());
-            if new == old || action == "crash" && new.starts_with("coredump") {
-                continue;
-            }
-            let mut live = self.live.clone();
-            if let Some(there) = live.get_mut(element) {
-                there.set_text(new.as_str());
-            }
-            let change = Change { path: element.to_string(), before: Some(old), after: Some(new.clone()) };
-            let name = self.name;
-            self.step(&["set-lifecycle-action", name, action, &new, "--live"], None, vec![change], live);
-        }
-        self.pins(defined);
-    }
-
-    /// Memory can shrink and grow below its limit, where there is a balloon.
-    fn memory(&mut self, defined: &Element) {
-        let of = |domain: &Element, name: &str| domain.get(name).and_then(amount);
-        let (Some(new), Some(old)) = (of(defined, "currentMemory"), of(self.live, "currentMemory")) else { return };
-        let most = of(self.live, "memory");
-        if new == old || of(defined, "memory") != most || most.is_none_or(|most| new > most) {
-            return;
-        }
-        let balloon = self.live.at(&["devices", "memballoon"]).and_then(|b| b.attribute("model"));
-        if balloon.is_none_or(|model| model == "none") {
-            return;
-        }
-        let mut live = self.live.clone();
-        if let (Some(there), Some(new)) = (live.get_mut("currentMemory"), defined.get("currentMemory")) {
-            set_amount(there, new);
-        }
-        let change =
-            Change { path: "current memory".into(), before: Some(old.to_string()), after: Some(new.to_string()) };
-        let (name, kib) = (self.name, new.kib().to_string());
-        self.step(&["setmem", name, &kib, "--live"], None, vec![change], live);
-    }
-
-    fn pins(&mut self, defined: &Element) {
-        for pin in defined.get("cputune").into_iter().flat_map(Element::elements) {
-            let (command, key) = match pin.name.as_str() {
-                "vcpupin" => ("vcpupin", pin.attribute("vcpu")),
-                "iothreadpin" => ("iothreadpin", pin.attribute("iothread")),
-                "emulatorpin" => ("emulatorpin", None),
-                _ => continue,
-            };
-            let Some(cpus) = pin.attribute("cpuset") else { continue };
-            let same_key = |e: &Element| {
-                e.name == pin.name
-                    && e.attribute("vcpu") == pin.attribute("vcpu")
-                    && e.attribute("iothread") == pin.attribute("iothread")
-            };
-            let old = self.live.get("cputune").into_iter().flat_map(Element::elements).find(|e| same_key(e)).cloned();
-            let before = old.as_ref().and_then(|e| e.attribute("cpuset")).map(str::to_string);
-            if before.as_deref().is_some_and(|before| same_attribute(&pin.name, "cpuset", cpus, before)) {
-                continue;
-            }
-            let mut live = self.live.clone();
-            if live.get("cputune").is_none() {
-                live.nodes.push(Node::Element(Element::new("cputune")));
-            }
-            if let Some(tune) = live.get_mut("cputune") {
-                tune.retain(|e| !same_key(e));
-                tune.nodes.push(Node::Element(pin.clone()));
-            }
-            let path = [Some(pin.name.as_str()), key].into_iter().flatten().collect::<Vec<_>>().join(" ");
-            let change = Change { path, before, after: Some(cpus.to_string()) };
-            let mut arguments = vec![command, self.name];
-            arguments.extend(key);
-            arguments.extend([cpus, "--live"]);
-            self.step(&arguments, None, vec![change], live);
-        }
-    }
-
-    fn devices(&mut self, defined: &Element) {
-        let stated = comparable(defined, self.live);
-        // First what goes: a target or an address may be needed again.
-        let going: Vec<(String, Element)> =
-            unmatched(self.live, &stated).into_iter().map(|(label, device)| (label, device.clone())).collect();
-        for (label, device) in going.into_iter().filter(|(_, device)| can_be_plugged(device)) {
-            let change = Change { path: label, before: Some(describe(&plain(&device))), after: None };
-            let mut live = self.live.clone();
-            if let Some(all) = live.get_mut("devices") {
-                all.retain(|other| *other != device);
-            }
-            let name = self.name;
-            self.step(&["detach-device", name, "/dev/stdin", "--live"], Some(device.print()), vec![change], live);
-        }
-        self.updates(&stated);
-        let coming: Vec<(String, Element)> =
-            unmatched(defined, self.live).into_iter().map(|(label, device)| (label, device.clone())).collect();
-        for (label, device) in coming.into_iter().filter(|(_, device)| can_be_plugged(device)) {
-            let device = self.placed(&device);
-            let change = Change { path: label, before: None, after: Some(describe(&plain(&device))) };
-            let mut live = self.live.clone();
-            if let Some(all) = live.get_mut("devices") {
-                all.nodes.push(Node::Element(device.clone()));
-            }
-            let name = self.name;
-            self.step(&["attach-device", name, "/dev/stdin", "--live"], Some(device.print()), vec![change], live);
-        }
-    }
-
-    /// The device with the address that its definition has, if what it is on runs too and nothing else is there.
-    fn placed(&self, device: &Element) -> Element {
-        let mut device = device.clone();
-        let Some(address) = device.get("address").cloned() else { return device };
-        let Some(running) = self.live.get("devices") else { return device };
-        let taken = running.elements().filter_map(|other| other.get("address")).any(|other| holds(&address, other));
-        let kind = match address.attribute("type") {
-            Some("pci") => Some("pci"),
-            Some("usb") => Some("usb"),
-            Some("drive") => Some("scsi"),
-            Some("virtio-serial") => Some("virtio-serial"),
-            _ => None,
-        };
-        let index = match kind {
-            Some("pci" | "usb") => address.attribute("bus"),
-            _ => address.attribute("controller"),
-        };
-        let number = crate::modules::libvirt::values::number;
-        let there = kind.is_some_and(|kind| {
-            running.named("controller").any(|controller| {
-                controller.attribute("type") == Some(kind)
-                    && controller.attribute("index").and_then(number) == index.and_then(number)
-            })
-        });
-        if taken || !there {
-            device.retain(|child| child.name != "address");
-        }
-        device
-    }
-
-    /// What QEMU can change of a device that stays: a medium, the other end of a network cable, a display's password.
-    fn updates(&mut self, stated: &Element) {
-        for wanted in stated.get("devices").into_iter().flat_map(Element::elements) {
-            let Some(running) = self.live.get("devices") else { return };
-            let there: Vec<&Element> = running.named(&wanted.name).collect();
-            let place = devices::assign(&[wanted], &there, Takeover::None, &holds);
-            let Some(position) = place.first().copied().flatten() else { continue };
-            let Some(old) = there.get(position).copied().cloned() else { continue };
-            let Some(fresh) = updated(wanted, &old) else { continue };
-            let label = devices::label(&old, position);
-            let mut live = self.live.clone();
-            if let Some(all) = live.get_mut("devices")
-                && let Some(slot) = all.elements_mut().filter(|e| e.name == wanted.name).nth(position)
-            {
-                *slot = fresh.clone();
-            }
-            let changes = device_changes(&label, &old, &fresh);
-            let name = self.name;
-            self.step(&["update-device", name, "/dev/stdin", "--live"], Some(fresh.print()), changes, live);
-        }
-    }
-}
-
-/// What is between two states of one device.
-fn device_changes(label: &str, old: &Element, fresh: &Element) -> Vec<Change> {
-    let alone = |device: &Element| Element::new("domain").child(Element::new("devices").child(device.clone()));
-    let wanted = Wanted { intent: alone(fresh), xml: alone(fresh), absent: Vec::new() };
-    let mut changes = merge(&wanted, &alone(old), None).changes;
-    if changes.is_empty() {
-        // Something went away: a medium.
-        changes.push(Change { path: format!("{label}: source"), before: source(old), after: source(fresh) });
-    }
-    changes
-}
-
-/// The running device with what can be changed of it; `None` when nothing of that differs.
-fn updated(wanted: &Element, live: &Element) -> Option<Element> {
-    let mut fresh = live.clone();
-    let parts: &[&str] = match wanted.name.as_str() {
-        "disk" if matches!(wanted.attribute("device"), Some("cdrom" | "floppy")) => &["source"],
-        "interface" if wanted.attribute("type") == live.attribute("type") => {
-            &["source", "link", "bandwidth", "filterref", "vlan"]
-        }
-        "graphics" => &[],
-        _ => return None,
-    };
-    let mut changed = false;
-    for part in parts {
-        // A drive whose medium was taken out keeps an empty `<source index='3'/>`.
-        let is_there =
-            |old: &&Element| old.attributes.iter().any(|(name, _)| name != "index") || old.elements().next().is_some();
-        let (new, old) = (wanted.get(part), live.get(part).filter(is_there));
-        let same = match (new, old) {
-            (Some(new), Some(old)) => holds(new, old),
-            (Some(new), None) => says_only_defaults(new),
-            (None, None) => true,
-            // A network's own part in it is not ours.
-            (None, Some(_)) => wanted.name == "interface" && *part != "link",
-        };
-        if same {
-            continue;
-        }
-        changed = true;
-        fresh.retain(|child| child.name != *part);
-        if let Some(new) = new {
-            fresh.nodes.push(Node::Element(new.clone()));
-        }
-        if *part == "source" {
-            fresh.retain(|child| {
-                child.name != "backingStore" && !(wanted.name == "interface" && child.name == "target")
-            });
-            if let Some(kind) = wanted.attribute("type") {
-                fresh.set("type", kind);
-            }
-        }
-    }
-    if wanted.name == "graphics" && wanted.attribute("passwd") != live.attribute("passwd") {
-        let passwd = wanted.attribute("passwd")?;
-        fresh.set("passwd", passwd);
-        changed = true;
-    }
-    changed.then_some(fresh)
-}
-
-/// Can QEMU plug it while the guest runs? (libvirt's `virDomainAttachDeviceFlags` for QEMU.)
-fn can_be_plugged(device: &Element) -> bool {
-    let bus = || device.get("target").and_then(|target| target.attribute("bus"));
-    match device.name.as_str() {
-        "disk" => {
-            matches!(device.attribute("device"), None | Some("disk" | "lun"))
-                && matches!(bus(), Some("virtio" | "scsi" | "usb"))
-        }
-        "interface" | "hostdev" | "rng" | "memory" | "shmem" | "redirdev" | "vsock" | "lease" => true,
-        "input" => matches!(device.attribute("bus"), Some("usb" | "virtio")),
-        "channel" => device.get("target").and_then(|target| target.attribute("type")) == Some("virtio"),
-        "controller" => device.attribute("type") == Some("scsi"),
-        "watchdog" => device.attribute("model") != Some("itco"),
-        _ => false,
-    }
-}
-
-/// Without what only libvirt cares about.
-fn plain(device: &Element) -> Element {
-    let mut plain = device.clone();
-    plain.retain(|child| !matches!(child.name.as_str(), "alias" | "address" | "backingStore"));
-    plain
 }

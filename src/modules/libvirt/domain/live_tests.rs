@@ -120,6 +120,251 @@ fn what_can_be_plugged_is_plugged_and_the_rest_is_named() {
     }
 }
 
+/// A guest's tuning: before, after, what is said to virsh, and what waits all the same.
+const TUNING: &[(&str, &str, &[&str], &[&str])] = &[
+    ("<vcpu current='1'>4</vcpu>", "<vcpu current='3'>4</vcpu>", &["setvcpus g 3 --live"], &[]),
+    ("<vcpu current='1'>4</vcpu>", "<vcpu>4</vcpu>", &["setvcpus g 4 --live"], &[]),
+    // None of them was plugged in, so none can go; and there can't be more than there were.
+    ("<vcpu current='3'>4</vcpu>", "<vcpu current='1'>4</vcpu>", &[], &["vcpus in use"]),
+    ("<vcpu current='1'>4</vcpu>", "<vcpu current='2'>8</vcpu>", &[], &["vcpus", "vcpus in use"]),
+    (
+        "<cputune><vcpupin vcpu='0' cpuset='0'/></cputune>",
+        "<cputune><vcpupin vcpu='0' cpuset='1,2,3'/><emulatorpin cpuset='0'/></cputune>",
+        &["vcpupin g 0 1-3 --live", "emulatorpin g 0 --live"],
+        &[],
+    ),
+    // Not pinned any more is pinned to all.
+    ("<cputune><vcpupin vcpu='0' cpuset='0'/></cputune>", "<cputune/>", &["vcpupin g 0 0-7 --live"], &[]),
+    ("<cputune><emulatorpin cpuset='0'/></cputune>", "<cputune/>", &["emulatorpin g 0-7 --live"], &[]),
+    (
+        "<cputune><shares>1024</shares><quota>5000</quota></cputune>",
+        "<cputune><shares>2048</shares><period>50000</period><quota>10000</quota></cputune>",
+        &[
+            "schedinfo g --live --set cpu_shares=2048",
+            "schedinfo g --live --set vcpu_period=50000",
+            "schedinfo g --live --set vcpu_quota=10000",
+        ],
+        &[],
+    ),
+    (
+        "<cputune><shares>2048</shares><emulator_quota>5000</emulator_quota></cputune>",
+        "<cputune/>",
+        &["schedinfo g --live --set emulator_quota=-1"],
+        &["shares"],
+    ),
+    ("<cputune/>", "<cputune><quota>-1</quota></cputune>", &[], &[]),
+    (
+        "<memtune><hard_limit unit='GiB'>4</hard_limit></memtune>",
+        "<memtune><soft_limit unit='GiB'>3</soft_limit><swap_hard_limit unit='GiB'>8</swap_hard_limit></memtune>",
+        &["memtune g --live --hard-limit -1 --soft-limit 3145728 --swap-hard-limit 8388608"],
+        &[],
+    ),
+    (
+        "<blkiotune><weight>500</weight><device><path>/dev/sda</path><weight>300</weight></device></blkiotune>",
+        "<blkiotune><weight>600</weight><device><path>/dev/sda</path><read_iops_sec>100</read_iops_sec></device>\
+         </blkiotune>",
+        &[
+            "blkiotune g --live --weight 600",
+            "blkiotune g --live --device-weights /dev/sda,0 --device-read-iops-sec /dev/sda,100",
+        ],
+        &[],
+    ),
+    ("<blkiotune><weight>500</weight></blkiotune>", "<blkiotune/>", &[], &["blkiotune weight"]),
+    ("<iothreads>1</iothreads>", "<iothreads>2</iothreads>", &["iothreadadd g 2 --live"], &[]),
+    ("<iothreads>2</iothreads>", "<iothreads>1</iothreads>", &["iothreaddel g 2 --live"], &[]),
+    (
+        "<devices><memballoon model='virtio'><stats period='5'/></memballoon></devices>",
+        "<devices><memballoon model='virtio'><stats period='10'/></memballoon></devices>",
+        &["dommemstat g --period 10 --live"],
+        &[],
+    ),
+    (
+        "<on_crash>destroy</on_crash>",
+        "<on_crash>restart</on_crash>",
+        &["set-lifecycle-action g crash restart --live"],
+        &[],
+    ),
+    ("<numatune><memory mode='strict' nodeset='0'/></numatune>", "<numatune/>", &[], &["numatune memory"]),
+];
+
+#[test]
+fn what_a_guest_may_use_changes_while_it_runs() {
+    let with = |part: &str| {
+        let base = "<domain type='kvm'><name>g</name><memory>1048576</memory></domain>";
+        let mut domain = xml::parse(base).unwrap();
+        let part = xml::parse(part).unwrap();
+        if part.name != "vcpu" {
+            domain = domain.child(Element::new("vcpu").containing("2"));
+        }
+        domain.child(part)
+    };
+    for (before, after, commands, waiting) in TUNING {
+        let (live, defined) = (with(before), with(after));
+        let cold = live::pending("g", &defined, &live, false, Some("0-7"));
+        assert!(cold.steps.is_empty());
+        assert_eq!(cold.waiting.is_empty(), commands.is_empty() && waiting.is_empty(), "{after}: {:?}", cold.waiting);
+        let hot = live::pending("g", &defined, &live, true, Some("0-7"));
+        let said: Vec<String> = hot.steps.iter().map(|step| step.argv.join(" ")).collect();
+        assert_eq!(said, *commands, "{before} → {after}");
+        let waits: Vec<&str> = hot.waiting.iter().map(|change| change.path.as_str()).collect();
+        assert_eq!(waits, *waiting, "{before} → {after}: {:?}", hot.waiting);
+        // Every step says what it changes, and nothing is done twice.
+        assert!(hot.steps.iter().all(|step| !step.changes.is_empty() || step.patient), "{after}");
+        let Some(last) = hot.steps.last() else { continue };
+        let again = live::pending("g", &defined, &last.live, true, Some("0-7"));
+        assert!(again.steps.is_empty(), "{after}: {:?}", again.steps);
+        let waits: Vec<&str> = again.waiting.iter().map(|change| change.path.as_str()).collect();
+        assert_eq!(waits, *waiting, "{after}: {:?}", again.waiting);
+    }
+    // Where the machine's CPUs are not known, who is pinned stays so until a restart.
+    let (pinned, free) = (with("<cputune><vcpupin vcpu='0' cpuset='0'/></cputune>"), with("<cputune/>"));
+    let unknown = live::pending("g", &free, &pinned, true, None);
+    assert!(unknown.steps.is_empty() && unknown.waiting.len() == 1, "{unknown:?}");
+    // What libvirt keeps of limits that were lifted is no difference.
+    let lifted = with(
+        "<cputune><period>100000</period><quota>-1</quota><vcpupin vcpu='0' cpuset='0-7'/><emulatorpin cpuset='0-7'/>\
+         </cputune>",
+    );
+    let nothing = live::pending("g", &free, &lifted, true, Some("0-7"));
+    assert!(nothing.steps.is_empty() && nothing.waiting.is_empty(), "{nothing:?}");
+    // A virtual CPU that was plugged in can go again.
+    let list = |second: &str| {
+        xml::parse(&format!(
+            "<domain><vcpu current='{second}'>2</vcpu><vcpus><vcpu id='0' enabled='yes' hotpluggable='no'/>\
+             <vcpu id='1' enabled='yes' hotpluggable='yes' order='2'/></vcpus></domain>"
+        ))
+        .unwrap()
+    };
+    let mut defined = list("1");
+    defined.retain(|child| child.name != "vcpus");
+    let less = live::pending("g", &defined, &list("2"), true, None);
+    assert_eq!(less.steps.len(), 1);
+    assert_eq!(less.steps[0].argv.join(" "), "setvcpus g 1 --live");
+}
+
+#[test]
+fn limits_of_a_disk_change_while_the_guest_runs() {
+    for (before, after, command) in [
+        (
+            "",
+            "<iotune><total_bytes_sec>1048576</total_bytes_sec></iotune>",
+            "blkdeviotune g vda --live --total-bytes-sec 1048576",
+        ),
+        (
+            "<iotune><total_bytes_sec>1048576</total_bytes_sec><read_iops_sec>5</read_iops_sec></iotune>",
+            "<iotune><read_bytes_sec>7</read_bytes_sec><read_iops_sec>5</read_iops_sec></iotune>",
+            "blkdeviotune g vda --live --read-bytes-sec 7 --read-iops-sec 5 --total-bytes-sec 0",
+        ),
+        ("<iotune><total_iops_sec>9</total_iops_sec></iotune>", "", "blkdeviotune g vda --live --total-iops-sec 0"),
+        (
+            "<iotune><total_iops_sec>9</total_iops_sec></iotune>",
+            "<iotune><total_iops_sec>9</total_iops_sec></iotune>",
+            "",
+        ),
+    ] {
+        let domain = |limits: &str| {
+            xml::parse(&format!(
+                "<domain><devices><disk type='file' device='disk'><source file='/a'/><target dev='vda' bus='virtio'/>\
+                 {limits}</disk></devices></domain>"
+            ))
+            .unwrap()
+        };
+        let (defined, live) = (domain(after), domain(before));
+        let cold = live::pending("g", &defined, &live, false, None);
+        assert_eq!(cold.waiting.is_empty(), command.is_empty(), "{after}: {:?}", cold.waiting);
+        assert!(cold.waiting.iter().all(|change| change.path.starts_with("disk vda: iotune")), "{:?}", cold.waiting);
+        let hot = live::pending("g", &defined, &live, true, None);
+        let said: Vec<String> = hot.steps.iter().map(|step| step.argv.join(" ")).collect();
+        assert_eq!(said.join("; "), command);
+        assert!(hot.waiting.is_empty(), "{after}: {:?}", hot.waiting);
+    }
+}
+
+/// As libvirt completes a definition: places for new devices, defaults, its own order.
+fn completed(text: &str) -> String {
+    let mut domain = xml::parse(text).unwrap();
+    let devices = domain.get_mut("devices").unwrap();
+    let mut slot = 4;
+    for device in devices.elements_mut().filter(|d| matches!(d.name.as_str(), "disk" | "interface" | "rng")) {
+        if device.get("address").is_none() {
+            slot += 1;
+            let place =
+                Element::new("address").with("type", "pci").with("bus", "0x00").with("slot", format!("{slot:#04x}"));
+            device.nodes.push(xml::Node::Element(place.with("domain", "0x0000").with("function", "0x0")));
+        }
+        if device.name == "interface" && device.get("model").is_none() {
+            device.nodes.push(xml::Node::Element(Element::new("model").with("type", "rtl8139")));
+        }
+    }
+    let controller = Element::new("controller").with("type", "scsi").with("index", "0").with("model", "lsilogic");
+    devices.nodes.push(xml::Node::Element(controller));
+    devices.nodes.sort_by_key(|node| match node {
+        xml::Node::Element(element) => element.name != "rng",
+        xml::Node::Text(_) => true,
+    });
+    domain.print()
+}
+
+#[test]
+fn a_saved_plan_holds_when_libvirt_completes_the_definition() {
+    let host = running("");
+    let more = "live: true\nidentity: ws01\nxml: \"<devices><rng model='virtio'><backend model='random'>/dev/random\
+        </backend></rng></devices>\"\n";
+    let parameters = edited("interfaces:\n", "interfaces:\n  - {network: default, model: virtio}\n", more);
+    let mut parameters = parameters;
+    parameters["disks"] = yaml(
+        "[{path: /a.qcow2, target: vda}, {path: /b.qcow2, target: vdb}, {path: /c.qcow2, target: sda, bus: scsi}]",
+    );
+    parameters["live"] = json!(true);
+    // As a dry run foresees it.
+    let planned = apply(&running(""), "libvirt_domain", parameters.clone()).unwrap();
+    // As it comes: libvirt has its own words for what was defined.
+    let first = plan(&host, "libvirt_domain", parameters.clone()).unwrap();
+    assert!(first.staged);
+    let mut done = first.actions.clone();
+    for action in &first.actions {
+        crate::host::model::predict(&host, &action.op).unwrap();
+    }
+    let mut virt = host.virt(VirtKind::Domain, "g").unwrap().unwrap();
+    virt.xml = completed(&virt.xml);
+    host.put_virt(VirtKind::Domain, "g", Some(virt)).unwrap();
+    done.extend(plan(&host, "libvirt_domain", parameters).unwrap().actions);
+    assert_eq!(lines(&done), lines(&planned));
+    assert_eq!(commands(&done).iter().filter(|command| command.contains("attach-device")).count(), 4, "{done:#?}");
+    assert!(done.iter().zip(&planned).all(|(now, planned)| now.is_as_planned(planned, true)), "{done:#?}{planned:#?}");
+    assert!(done.iter().zip(&planned).any(|(now, planned)| now != planned));
+}
+
+#[test]
+fn a_new_interface_has_its_own_address_whatever_becomes_of_the_others() {
+    let with = |interfaces: &str, host: &Machine| {
+        let text = "name: n\nmemory: 1 GiB\nidentity: ws01\ninterfaces: ";
+        apply(host, "libvirt_domain", yaml(&format!("{text}{interfaces}\n"))).unwrap();
+        let xml = xml_of(host, "n");
+        let all = xml.get("devices").unwrap().named("interface").map(|nic| {
+            let mac = nic.get("mac").and_then(|mac| mac.attribute("address")).unwrap_or("none").to_string();
+            (nic.get("source").unwrap().attributes[0].1.clone(), mac)
+        });
+        all.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let host = with_domains(&[]);
+    let first = with("[{bridge: br0}]", &host);
+    // The first goes to another bridge while a second comes.
+    let both = with("[{bridge: br1}, {bridge: br2}]", &host);
+    assert_eq!(both["br1"], first["br0"]);
+    let second = identity::mac("ws01", "n", &[first["br0"].clone()]);
+    assert_eq!(both["br2"], second);
+    // One that somebody added by hand is theirs, and another new one is not left without.
+    let mut virt = host.virt(VirtKind::Domain, "n").unwrap().unwrap();
+    let theirs = "<interface type='bridge'><mac address='52:54:00:99:99:99'/><source bridge='hand'/></interface>";
+    virt.xml = virt.xml.replacen("<interface", &format!("{theirs}<interface"), 1);
+    host.put_virt(VirtKind::Domain, "n", Some(virt)).unwrap();
+    let three = with("[{bridge: br1}, {bridge: br3}, {bridge: br4}]", &host);
+    assert_eq!((&three["br1"], &three["hand"]), (&first["br0"], &"52:54:00:99:99:99".to_string()));
+    assert_eq!(three["br3"], second);
+    assert!(three["br4"].starts_with("52:54:00:") && three["br4"] != second, "{three:?}");
+}
+
 #[test]
 fn what_is_taken_away_is_unplugged() {
     let host = running("");

@@ -25,6 +25,8 @@ use crate::modules::libvirt::{lint, virsh};
 
 /// Where earlier versions kept the last intent of each guest.
 const STAMPS: &str = "/var/lib/vfio-provision/domains";
+/// The CPUs that the machine has, those that are off included.
+const CPUS: &str = "/sys/devices/system/cpu/present";
 
 impl Module for LibvirtDomain {
     const NAME: &'static str = "libvirt_domain";
@@ -66,8 +68,11 @@ impl LibvirtDomain {
         let definition = xml::parse(&state.xml).map_err(|why| unreadable(name, &why))?;
         // What stops now comes up as it is defined.
         let stops = self.state == State::Shutdown;
-        let waiting =
-            if state.active && !stops { self.plan_live(name, &definition, &mut state, &mut plan)? } else { Vec::new() };
+        let waiting = if state.active && !stops {
+            self.plan_live(host, name, &definition, &mut state, &mut plan)?
+        } else {
+            Vec::new()
+        };
         self.plan_autostart(name, &mut state, &mut plan);
         self.plan_state(host, name, &mut state, &mut plan)?;
         if !waiting.is_empty() {
@@ -158,10 +163,18 @@ impl LibvirtDomain {
     }
 
     /// What of the definition the running guest does not have yet: done now, where it can and may be; the rest is named.
-    fn plan_live(&self, name: &str, defined: &Element, state: &mut Virt, plan: &mut Plan) -> Result<Vec<String>> {
+    fn plan_live(
+        &self,
+        host: &dyn Host,
+        name: &str,
+        defined: &Element,
+        state: &mut Virt,
+        plan: &mut Plan,
+    ) -> Result<Vec<String>> {
         let Some(live) = &state.live else { return Ok(Vec::new()) };
         let live = xml::parse(live).map_err(|why| unreadable(name, &why))?;
-        let pending = live::pending(name, defined, &live, self.live.0);
+        let cpus = host.read_line(CPUS)?;
+        let pending = live::pending(name, defined, &live, self.live.0, cpus.as_deref());
         let mut waiting: Vec<String> = Vec::new();
         for change in &pending.waiting {
             if !waiting.contains(&change.path) {
@@ -181,6 +194,7 @@ impl LibvirtDomain {
             let arguments: Vec<&str> = step.argv.iter().map(String::as_str).collect();
             let mut run = virsh(&arguments, vec![virt_effect(name, Some(state))]);
             run.stdin = step.stdin;
+            run.any_code = step.patient;
             plan.push(Op::Run(run), diffs(&format!("{name} (running)"), &step.changes));
         }
         Ok(waiting)

@@ -1,7 +1,7 @@
 //! Devices: which stated one is which of those that are there, and what goes with what.
 
 use super::{Merger, holds};
-use crate::modules::libvirt::domain::devices::{self, Takeover};
+use crate::modules::libvirt::domain::devices;
 use crate::modules::libvirt::domain::words::{describe, source};
 use crate::modules::libvirt::xml::{Element, Node};
 
@@ -34,18 +34,8 @@ impl Merger {
             return;
         }
         let there_refs: Vec<&Element> = there.iter().collect();
-        // Which of those there did the last run state?
-        let last_of: Vec<Option<usize>> = match last {
-            Some(last) => {
-                let assigned = devices::assign(last, &there_refs, Takeover::Any, &holds);
-                let find = |at: usize| assigned.iter().position(|slot| *slot == Some(at));
-                (0..there.len()).map(find).collect()
-            }
-            None => vec![None; there.len()],
-        };
-        let ours: Vec<bool> = last_of.iter().map(Option::is_some).collect();
-        let takeover = if last.is_some() { Takeover::Ours(&ours) } else { Takeover::Any };
-        let assigned = devices::assign(stated, &there_refs, takeover, &holds);
+        let devices::Assigned { now: assigned, then: last_of } =
+            devices::assign_since(stated, &there_refs, last, &holds);
         let mut result: Vec<Element> = Vec::new();
         for (at, old) in there.iter().enumerate() {
             let before = last_of.get(at).copied().flatten().and_then(|n| last.and_then(|last| last.get(n))).copied();

@@ -204,8 +204,8 @@ pub fn under(stated: &mut Element, chosen: &Element, current: Option<&Element>) 
     }
 }
 
-/// All devices that must be there.
-pub fn assemble(parts: &[Part], current: Option<&Element>) -> Element {
+/// All devices that must be there. `last`: what was stated last time, where that is known.
+pub fn assemble(parts: &[Part], current: Option<&Element>, last: Option<&Element>) -> Element {
     let mut all = Element::new("devices");
     let Some(current) = current else {
         all.nodes.extend(parts.iter().map(|part| Node::Element(part.full())));
@@ -220,7 +220,15 @@ pub fn assemble(parts: &[Part], current: Option<&Element>) -> Element {
         let own: Vec<(usize, &Part)> = parts.iter().enumerate().filter(|(_, part)| part.name() == name).collect();
         let full: Vec<Element> = own.iter().map(|(_, part)| part.full()).collect();
         let there: Vec<&Element> = current.named(name).collect();
-        let assigned = devices::assign(&full.iter().collect::<Vec<_>>(), &there, Takeover::None, &holds);
+        let all: Vec<&Element> = full.iter().collect();
+        let assigned = if name == "interface" {
+            // One that goes to another bridge, say, is still that one, and keeps its model.
+            let before: Option<Vec<&Element>> =
+                last.map(|last| last.get("devices").into_iter().flat_map(|all| all.named(name)).collect());
+            devices::assign_since(&all, &there, before.as_deref(), &holds).now
+        } else {
+            devices::assign(&all, &there, Takeover::None, &holds)
+        };
         for (((at, part), full), slot) in own.into_iter().zip(full).zip(assigned) {
             let old = slot.and_then(|slot| there.get(slot).copied());
             let device = match (old, &part.stated, &part.chosen) {

@@ -18,8 +18,9 @@ mod storage;
 mod tuning;
 
 use super::compare::holds;
-use super::devices::{self, Takeover};
+use super::devices;
 use super::identity;
+use super::intent;
 use super::params::LibvirtDomain;
 use super::pinning::HostCpus;
 use super::presets::{self, Preset};
@@ -171,7 +172,8 @@ fn annotated(domain: &LibvirtDomain, context: &Context) -> Result<(Element, Elem
     let current = context.current.as_ref();
     let mut xml = intent.clone();
     merge::under(&mut xml, &chosen, current);
-    let all = merge::assemble(&parts, current.and_then(|current| current.get("devices")));
+    let last = current.and_then(intent::last);
+    let all = merge::assemble(&parts, current.and_then(|current| current.get("devices")), last.as_ref());
     let mut devices = Element::new("devices");
     devices.nodes.extend(parts.into_iter().filter_map(|part| part.stated).map(Node::Element));
     for (root, devices) in [(&mut xml, all), (&mut intent, devices)] {
@@ -359,12 +361,11 @@ fn give_macs(parts: &mut [Part], domain: &LibvirtDomain, context: &Context) -> R
         context.current.iter().filter_map(|c| c.get("devices")).flat_map(|d| d.named("interface")).collect();
     let full: Vec<Element> = parts.iter().filter(|part| part.name() == "interface").map(Part::full).collect();
     let refs: Vec<&Element> = full.iter().collect();
-    let assigned = devices::assign(&refs, &current, Takeover::None, &holds);
-    let kept = assigned.iter().filter(|slot| slot.is_some()).count();
-    // An interface that may well become one that is there (another bridge, say) keeps that one's address.
-    if kept < current.len() {
-        return Ok(());
-    }
+    let last = context.current.as_ref().and_then(intent::last);
+    let before: Option<Vec<&Element>> =
+        last.as_ref().map(|last| last.get("devices").into_iter().flat_map(|all| all.named("interface")).collect());
+    // As they are compared: an interface that becomes one that is there (another bridge, say) keeps that one's address.
+    let assigned = devices::assign_since(&refs, &current, before.as_deref(), &holds).now;
     let mac = |element: &Element| element.get("mac").and_then(|mac| mac.attribute("address")).map(str::to_lowercase);
     let mut taken: Vec<String> = current.iter().copied().chain(refs.iter().copied()).filter_map(mac).collect();
     for (at, part) in parts.iter_mut().filter(|part| part.name() == "interface").enumerate() {
