@@ -139,7 +139,7 @@ impl Told {
                         Ok(Some(new)) if known.iter().any(|old| old.is_as_good_as(&new)) => {}
                         Ok(Some(new)) => known.push(new),
                         Ok(None) => {}
-                        Err(error) => self.went_wrong(error.to_string(), &met.host),
+                        Err(error) => self.went_wrong(format!("{error}{}", only_if(&met.doubts)), &met.host),
                     }
                 }
             }
@@ -300,9 +300,7 @@ impl Line {
         if let Some(rule) = self.rule {
             text.push_str(&format!(" [{rule}]"));
         }
-        if !self.doubts.is_empty() {
-            text.push_str(&format!(" (if {})", self.doubts.join(" and ")));
-        }
+        text.push_str(&only_if(&self.doubts));
         text
     }
 
@@ -332,6 +330,11 @@ impl Described<'_> {
     fn is_as_good_as(&self, other: &Described<'_>) -> bool {
         self.xml == other.xml && (self.met.doubts.is_empty() || !other.met.doubts.is_empty())
     }
+}
+
+/// What must be so for it to matter.
+fn only_if(doubts: &[String]) -> String {
+    if doubts.is_empty() { String::new() } else { format!(" (if {})", doubts.join(" and ")) }
 }
 
 /// The guest that a task describes; none where it only asks for a state, or wants it gone. What of it needs the machine is

@@ -49,6 +49,7 @@ impl HostRun<'_> {
         let result = Value::Object(result);
         self.recap.counts.failed += 1;
         let task = id.task.clone();
+        self.crowd.failed_at = Some(task.clone());
         let mut finished = self.finished(id, &outcome, std::time::Duration::ZERO);
         finished.result = result.clone();
         self.shared.sink.event(Event::Finished(Box::new(finished)));
@@ -180,7 +181,14 @@ impl HostRun<'_> {
                     }
                     // What can't be known yet can't be wrong yet either.
                     Err(error) if error.unknown().is_some() => later.push(option.as_str()),
-                    Err(error) => wrong.push(Wrong::new(option, format!("`{option}`: {error}"), &scope)),
+                    Err(error) => {
+                        match self.judged(Trouble::Failed(format!("`{option}`: {error}"))) {
+                            Trouble::Unknown(_) => {}
+                            Trouble::Failed(message) => wrong.push(Wrong::new(option, message, &scope)),
+                        }
+                        // That it is missing is not to be said as well.
+                        later.push(option.as_str());
+                    }
                 }
             }
             let problems = spec.check(&given).into_iter();
