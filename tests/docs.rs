@@ -39,8 +39,8 @@ fn the_events_schema_is_current() {
 #[test]
 fn the_command_line_reference_is_current() {
     let mut page = String::from("# The command line\n\nMade from `--help`; a test compares. Do not edit.\n");
-    let of_domain = ["domain import", "domain render", "domain diff", "domain lint"];
-    for command in ["", "plan", "apply", "merge-reports", "doc", "schema", "domain"].into_iter().chain(of_domain) {
+    let others = ["domain import", "domain render", "domain diff", "domain lint", "lint"];
+    for command in ["", "plan", "apply", "merge-reports", "doc", "schema", "domain"].into_iter().chain(others) {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let name = format!("vfio-provision {command}");
         page.push_str(&format!("\n## {}\n\n```\n{}```\n", name.trim_end(), told(&arguments)));
