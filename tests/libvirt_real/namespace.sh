@@ -35,5 +35,7 @@ until virsh -c qemu:///system version >/dev/null 2>&1; do
 done
 # Not in place of this shell, which is process 1 here and takes in whoever loses its parent: libvirt waits for a QEMU that
 # nobody has taken in.
-"$@"
-exit $?
+code=0
+"$@" || code=$?
+[ -z "$VFIO_PROVISION_TEST_CGROUPS" ] || rmdir /sys/fs/cgroup/*/machine 2>/dev/null || true
+exit $code
