@@ -2,8 +2,17 @@
 //! places where an address stands; packed (SHT_RELR), that list is a thirtieth as long. And in an optimised one nobody
 //! unwinds: a panic aborts, so the tables for unwinding are left out, and what SSH does not need of OpenSSL.
 
+use std::path::Path;
+
+/// Texts that the program carries packed (src/packed.rs).
+const PACKED: [&str; 2] = ["machines/centos7-seed.txt", "src/modules/libvirt/lint/domain-schema.txt"];
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    for file in PACKED {
+        println!("cargo:rerun-if-changed={file}");
+        pack(Path::new(file));
+    }
     println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     if std::env::var("PROFILE").is_ok_and(|profile| profile == "release") {
         let folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| ".".into());
@@ -22,6 +31,16 @@ fn main() {
                 .compile("leave_out");
         }
     }
+}
+
+/// Deflates a file into the build's folder.
+#[allow(clippy::expect_used, reason = "a build that can't read its files has nothing else to say")]
+fn pack(file: &Path) {
+    let text = std::fs::read(file).expect("a file of the program");
+    let folder = std::env::var_os("OUT_DIR").expect("cargo names a folder");
+    let name = file.file_name().expect("it is a file").to_string_lossy();
+    let packed = miniz_oxide::deflate::compress_to_vec(&text, 10);
+    std::fs::write(Path::new(&folder).join(format!("{name}.z")), packed).expect("the build's folder can be written");
 }
 
 fn is_openssl_3_0() -> bool {

@@ -2,15 +2,18 @@
 
 #[path = "../tests/fleet/mod.rs"]
 mod fleet;
+#[path = "launch.rs"]
+mod launch;
 #[path = "peers.rs"]
 mod peers;
 
 use std::io::Read;
 use std::net::TcpStream;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use fleet::{Controller, Far, Fleet, Host, Running};
+use fleet::{Controller, Far, Fleet, Host};
+use launch::{Launcher, Program};
 use peers::Peer;
 
 /// What may take longer than this is not waited for.
@@ -57,6 +60,10 @@ fn main() {
         bare(&words[2], &words[3]);
         return;
     }
+    if words.get(1).is_some_and(|word| word == "launch") {
+        launch::serve();
+        return;
+    }
     let options = options();
     let Some(fleet) = fleet::fleet() else { return };
     let missing: Vec<&str> = options.peers.iter().filter(|peer| !peer.is_there()).map(Peer::name).collect();
@@ -97,48 +104,48 @@ fn rows(fleet: &'static Fleet, hosts: &[Host], distance: Duration, peers: &[Peer
     controller.write("thirty.yml", &peers::thirty()).write("t.j2", peers::TEMPLATE);
     let clean = || hosts.iter().for_each(|host| assert_eq!(host.sh("rm -rf /etc/thirty*"), ""));
     let forks = format!("--forks={}", hosts.len());
-    let ours = || {
-        let said =
-            controller.start(&["apply", "thirty.yml", "--output", "json", "--limit", "all", &forks]).end(LONGEST);
-        said.code(0);
-        hosts.iter().for_each(|host| assert_eq!(said.count(&host.name(), "failed"), 0));
-        said
-    };
-    let floor = || floor(fleet, &controller, &places);
-    let bare = || {
-        let begun = Instant::now();
-        let runs: Vec<Running> = places.iter().map(|place| bare_run(fleet, &controller, place)).collect();
-        runs.into_iter().for_each(succeed);
-        begun.elapsed()
+    let arguments = ["apply", "thirty.yml", "--output", "json", "--limit", "all", &forks];
+    let words = [fleet.program().to_str().unwrap()].into_iter().chain(arguments).chain(["-i", "inventory"]);
+    let ours = [Program::new(words)];
+    let floor = floor(fleet, &places);
+    let bare = bare_runs(fleet, &places);
+    let mut launcher = Launcher::of(&controller);
+    let mut timed = |programs: &[Program]| {
+        let ended = launcher.run(programs, LONGEST);
+        assert!(ended.succeeded(), "{}", ended.all());
+        ended.took
     };
     // In turns, so that whatever else the machine does weighs on all.
     let (mut floors, mut bares, mut firsts, mut agains) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut memory = 0;
     for round in 0..repeat {
-        floors.push(floor());
-        bares.push(bare());
+        floors.push(timed(&floor));
+        bares.push(timed(&bare));
         if round < 3 {
             clean();
-            firsts.push(ours().took);
+            firsts.push(timed(&ours));
         }
-        let again = ours();
-        hosts.iter().for_each(|host| assert_eq!(again.count(&host.name(), "changed"), 0, "{}", again.all()));
-        memory = memory.max(again.memory);
-        agains.push(again.took);
+        agains.push(timed(&ours));
+    }
+    // One run is looked at more closely, and not timed: nothing was to do, and so much memory did it take.
+    let said = controller.start(&arguments).end(LONGEST);
+    said.code(0);
+    for host in hosts {
+        assert_eq!(said.count(&host.name(), "failed"), 0, "{}", said.all());
+        assert_eq!(said.count(&host.name(), "changed"), 0, "{}", said.all());
     }
     let mut theirs = Vec::new();
     for peer in peers {
         clean();
         peer.prepare(&controller, fleet, hosts, &places);
-        let run = || peer.run(&controller, hosts.len()).end(LONGEST);
-        let first = run();
-        let again = run();
-        let fine = |said: &fleet::Said| said.code == Some(0);
-        if !fine(&first) || !fine(&again) {
+        let program = [peer.program(&controller, hosts.len())];
+        let first = launcher.run(&program, LONGEST);
+        let again = launcher.run(&program, LONGEST);
+        let done = hosts.iter().all(|host| host.path("/etc/thirty.d/4/t").exists());
+        let fine = first.succeeded() && again.succeeded() && done;
+        if !fine {
             eprintln!("{} failed:\n{}\n{}", peer.name(), first.all(), again.all());
         }
-        let done = hosts.iter().all(|host| host.path("/etc/thirty.d/4/t").exists());
-        theirs.push((fine(&first) && fine(&again) && done).then_some((first.took, again.took)));
+        theirs.push(fine.then_some((first.took, again.took)));
     }
     let (floor, bare) = (median(floors), median(bares));
     let cell =
@@ -158,33 +165,30 @@ fn rows(fleet: &'static Fleet, hosts: &[Host], distance: Duration, peers: &[Peer
     let pick =
         |which: fn(&(Duration, Duration)) -> Duration| theirs.iter().map(|both| both.as_ref().map(which)).collect();
     row("first", median(firsts), pick(|both| both.0), String::new());
-    row("no-op", median(agains), pick(|both| both.1), format!("{:.1} MB", megabytes(memory)));
+    row("no-op", median(agains), pick(|both| both.1), format!("{:.1} MB", megabytes(said.memory)));
 }
 
 /// OpenSSH's client to all hosts at once, which does nothing there.
-fn floor(fleet: &Fleet, controller: &Controller, places: &[(String, u16)]) -> Duration {
-    let begun = Instant::now();
-    let runs: Vec<Running> = places
-        .iter()
-        .map(|(address, port)| {
-            let mut ssh = controller.command("/usr/bin/ssh");
-            ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "UserKnownHostsFile=known_hosts", "-i"]);
-            ssh.arg(fleet.key()).args(["-p", &port.to_string(), &format!("root@{address}"), "true"]);
-            Running::of(ssh)
-        })
-        .collect();
-    runs.into_iter().for_each(succeed);
-    begun.elapsed()
+fn floor(fleet: &Fleet, places: &[(String, u16)]) -> Vec<Program> {
+    let key = fleet.key();
+    let options = ["-F", "none", "-o", "BatchMode=yes", "-o", "UserKnownHostsFile=known_hosts"];
+    let one = |(address, port): &(String, u16)| {
+        let mut words: Vec<String> = vec!["/usr/bin/ssh".into()];
+        words.extend(options.map(String::from));
+        words.extend(["-i".into(), key.display().to_string(), "-p".into(), port.to_string()]);
+        words.extend([format!("root@{address}"), "true".into()]);
+        Program::new(words)
+    };
+    places.iter().map(one).collect()
 }
 
-fn bare_run(fleet: &Fleet, controller: &Controller, (address, port): &(String, u16)) -> Running {
-    let mut command = controller.command(std::env::current_exe().unwrap());
-    command.arg("bare").arg(format!("{address}:{port}")).arg(fleet.key());
-    Running::of(command)
-}
-
-fn succeed(run: Running) {
-    run.end(LONGEST).code(0);
+fn bare_runs(fleet: &Fleet, places: &[(String, u16)]) -> Vec<Program> {
+    let me = std::env::current_exe().unwrap();
+    let one = |(address, port): &(String, u16)| {
+        let place = format!("{address}:{port}");
+        Program::new([me.display().to_string(), "bare".into(), place, fleet.key().display().to_string()])
+    };
+    places.iter().map(one).collect()
 }
 
 /// A login by libssh2 with one exec channel, and nothing else: what this program can't beat.

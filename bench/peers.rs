@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use crate::fleet::{Controller, Fleet, Host, Running};
+use crate::fleet::{Controller, Fleet, Host};
+use crate::launch::Program;
 
 /// The template of the 30 tasks.
 pub const TEMPLATE: &str = "# made for {{ inventory_hostname }}\nname = {{ inventory_hostname }}\n";
@@ -121,26 +122,24 @@ impl Peer {
         }
     }
 
-    /// Does the 30 tasks.
-    pub fn run(&self, controller: &Controller, hosts: usize) -> Running {
+    /// What does the 30 tasks.
+    pub fn program(&self, controller: &Controller, hosts: usize) -> Program {
         let bin = folder().join("bin");
-        let mut command = match self {
-            Peer::Ansible | Peer::Mitogen => {
-                let mut command = controller.command(bin.join("ansible-playbook"));
-                command.args(["-i", "inventory", "thirty.yml", "--forks", &hosts.to_string()]);
-                command.env("ANSIBLE_CONFIG", controller.path("ansible.cfg")).env("ANSIBLE_NOCOLOR", "1");
-                command
-            }
-            Peer::Pyinfra => {
-                let mut command = controller.command(bin.join("pyinfra"));
-                command.args(["-y", "--parallel", &hosts.to_string(), "inventory.py", "deploy.py"]);
-                command
-            }
+        let hosts = hosts.to_string();
+        let program = |name: &str, arguments: &[&str]| {
+            let name = bin.join(name).display().to_string();
+            Program::new([name.as_str()].into_iter().chain(arguments.iter().copied()))
         };
-        // A short path: sockets stand below it.
-        command.env("HOME", "/root");
-        command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()));
-        Running::of(command)
+        let program = match self {
+            Peer::Ansible | Peer::Mitogen => {
+                program("ansible-playbook", &["-i", "inventory", "thirty.yml", "--forks", &hosts])
+                    .variable("ANSIBLE_CONFIG", controller.path("ansible.cfg").display().to_string())
+                    .variable("ANSIBLE_NOCOLOR", "1")
+            }
+            Peer::Pyinfra => program("pyinfra", &["-y", "--parallel", &hosts, "inventory.py", "deploy.py"]),
+        };
+        // A short home: sockets stand below it.
+        program.variable("HOME", "/root").variable("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()))
     }
 }
 

@@ -10,6 +10,7 @@ pub mod facts;
 pub mod host;
 pub mod inventory;
 pub mod modules;
+mod packed;
 pub mod playbook;
 pub mod pull;
 pub mod report;

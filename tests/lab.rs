@@ -14,6 +14,7 @@
 mod lab {
     pub mod boots;
     pub mod cuts;
+    pub mod guests;
     pub mod image;
     pub mod kernel;
     pub mod late;
@@ -32,7 +33,7 @@ use std::time::Instant;
 use lab::image::Kind;
 use lab::options::Options;
 use lab::report::{Outcome, Report};
-use lab::{boots, cuts, image, kernel, late, refusals, site, undo};
+use lab::{boots, cuts, guests, image, kernel, late, refusals, site, undo};
 
 /// What a scenario needs to know.
 pub struct Lab {
@@ -61,6 +62,8 @@ const SCENARIOS: &[Scenario] = &[
     scenario("debian/refusals", Kind::Debian, false, refusals::refusals),
     scenario("debian/boots", Kind::Debian, false, boots::boots),
     scenario("debian/late", Kind::Debian, false, late::debian),
+    scenario("debian/pages", Kind::Debian, false, guests::pages),
+    scenario("debian/guest", Kind::Debian, false, guests::guest),
     scenario("debian/cuts", Kind::Debian, false, cuts::cuts),
     scenario("el/site", Kind::El, false, site::site),
     scenario("el/undo", Kind::El, false, undo::undo),

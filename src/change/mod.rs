@@ -9,3 +9,4 @@ mod unified;
 
 pub use action::{Action, Content, Effect, Guard, Op, Plan, Run, SENT, Wait};
 pub use diff::{Diff, TRIAL_BOOT};
+pub use unified::unified;

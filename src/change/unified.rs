@@ -9,7 +9,7 @@ use similar::udiff::UnifiedHunkHeader;
 use similar::{DiffOp, group_diff_ops};
 
 /// What has become of `before`, with three lines of context; empty when nothing has.
-pub(super) fn unified(before: &str, after: &str, old_name: &str, new_name: &str) -> String {
+pub fn unified(before: &str, after: &str, old_name: &str, new_name: &str) -> String {
     let (old, new) = (lines(before), lines(after));
     let mut found = Compact::new(Replace::new(Capture::new()), old.as_slice(), new.as_slice());
     let Ok(()) = myers::diff(&mut found, old.as_slice(), 0..old.len(), new.as_slice(), 0..new.len());

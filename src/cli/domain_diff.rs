@@ -4,6 +4,7 @@ use super::ExitStatus;
 use super::domain::wanted;
 use super::domain_load::{What, guest, guests, variables};
 use super::options::DomainDiff;
+use crate::change::unified;
 use crate::diag::Diagnostic;
 use crate::modules::libvirt::domain::compare::{Change, masked, merge};
 use crate::modules::libvirt::domain::intent;
@@ -102,5 +103,5 @@ fn told(changes: &[Change]) -> String {
 fn xml_diff(before: &Element, after: &Element, options: &DomainDiff) -> String {
     let (before, after) = (masked(before).print(), masked(after).print());
     let names = (options.current.display().to_string(), options.wanted.display().to_string());
-    similar::TextDiff::from_lines(&before, &after).unified_diff().header(&names.0, &names.1).to_string()
+    unified(&before, &after, &names.0, &names.1)
 }

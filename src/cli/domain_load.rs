@@ -12,6 +12,7 @@ use crate::host::Error;
 use crate::modules::libvirt::domain::LibvirtDomain;
 use crate::modules::libvirt::import;
 use crate::modules::libvirt::xml::Element;
+use crate::modules::read::{Wrong, read};
 use crate::playbook::check_parameters;
 use crate::report::Mask;
 use crate::run::Offline;
@@ -279,7 +280,7 @@ impl Found<'_> {
             Ok(rendered) => rendered,
             Err(error) => return self.errors.push(error),
         };
-        match serde_path_to_error::deserialize::<_, LibvirtDomain>(Value::Object(rendered)) {
+        match read::<LibvirtDomain>(Value::Object(rendered)) {
             Ok(domain) if self.name.is_some_and(|wish| wish != &*domain.name) => {
                 self.others.push(domain.name.to_string())
             }
@@ -289,9 +290,8 @@ impl Found<'_> {
                 let what = What::Described(Box::new(Description { domain, node: node.clone() }));
                 self.guests.push(Guest { name, span, what });
             }
-            Err(error) => {
-                let path = error.path().to_string();
-                let why = error.inner().to_string();
+            Err(Wrong { path, error }) => {
+                let why = error.to_string();
                 let message = if path == "." { why } else { format!("`{path}`: {why}") };
                 self.errors.push(Diagnostic::error(message).at(&node.near_path(&path).span));
             }

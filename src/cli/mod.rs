@@ -6,6 +6,7 @@ mod domain;
 mod domain_diff;
 mod domain_import;
 mod domain_load;
+mod lint;
 mod merge_reports;
 pub mod options;
 mod pull;
@@ -92,6 +93,7 @@ pub fn main() -> ExitStatus {
             }
         }
         Command::Domain(command) => domain::domain(&command),
+        Command::Lint(options) => lint::lint(&options),
         Command::Vault(command) => vault::vault(&command),
     }
 }

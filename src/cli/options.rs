@@ -42,6 +42,9 @@ pub enum Command {
     /// named.
     #[command(subcommand)]
     Domain(DomainCommand),
+    /// Check the guests that playbooks and inventory describe, host by host, for what libvirt swallows and people regret; on
+    /// files alone.
+    Lint(LintOptions),
     /// Encrypt and decrypt files and values, as ansible-vault does.
     #[command(subcommand)]
     Vault(VaultCommand),
@@ -462,6 +465,45 @@ pub struct DomainLint {
     /// Variables.
     #[command(flatten)]
     pub vars: DomainVars,
+}
+
+/// `lint`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 fine, or warnings only; 2 errors; 1 the playbook, the inventory or a description is \
+                        wrong."
+)]
+pub struct LintOptions {
+    /// Playbooks, in order; without any, `site.yml` or `playbooks/site.yml`.
+    #[arg(value_name = "PLAYBOOK")]
+    pub playbooks: Vec<PathBuf>,
+    /// An inventory: INI, YAML, or a folder of them; may be given more than once.
+    #[arg(short, long, value_name = "PATH")]
+    pub inventory: Vec<PathBuf>,
+    /// Only these hosts: a pattern such as `lab:!ws07`, or @FILE with one a line.
+    #[arg(short, long, value_name = "PATTERN")]
+    pub limit: Option<String>,
+    /// Leave out what these rules find (docs/lint-rules.md has their names); may be given more than once.
+    #[arg(long, value_name = "RULE", value_delimiter = ',')]
+    pub silence: Vec<String>,
+    /// Variables that win over all others: `k=v k2=v2`, JSON or YAML, or @FILE; may be given more than once.
+    #[arg(short, long, value_name = "VARS")]
+    pub extra_vars: Vec<String>,
+    /// Only tasks with one of these tags.
+    #[arg(short, long, value_name = "TAGS", value_delimiter = ',')]
+    pub tags: Vec<String>,
+    /// No tasks with one of these tags.
+    #[arg(long, value_name = "TAGS", value_delimiter = ',')]
+    pub skip_tags: Vec<String>,
+    /// Where roles are looked for besides `roles/` beside the playbook; may be given more than once.
+    #[arg(long, value_name = "FOLDER")]
+    pub roles_path: Vec<PathBuf>,
+    /// The vaults' passwords.
+    #[command(flatten)]
+    pub vault: VaultPasswords,
+    /// Text for people, or JSON lines for programs.
+    #[arg(long, value_enum, default_value_t = OutputForm::Text, value_name = "FORM")]
+    pub output: OutputForm,
 }
 
 /// Where vault passwords come from.

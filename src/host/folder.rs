@@ -28,6 +28,7 @@ use super::model::{Attributes, Body, Machine, predict};
 use super::overlay::{Overlay, absent, unit_name};
 use super::{Available, Error, FileKind, Host, Output, Package, Result, Stat, Unit, Virt, VirtKind};
 use crate::change::{Op, failpoint};
+use crate::packed::{CENTOS7_SEED, Packed};
 use book::Book;
 use seen::{SMALL, Seen, There};
 
@@ -37,7 +38,7 @@ pub use txtar::unpack;
 const OWN: &str = ".vfio-provision";
 
 /// Recorded machines that are part of this program: name and text.
-const EMBEDDED: [(&str, &str); 1] = [("centos7-seed", include_str!("../../machines/centos7-seed.txt"))];
+static EMBEDDED: [(&str, &Packed); 1] = [("centos7-seed", &CENTOS7_SEED)];
 
 /// A folder served as a machine.
 pub struct Folder {
@@ -91,7 +92,7 @@ impl Folder {
                 return Err(Error::parameters(format!("there is no recorded machine `{name}`"))
                     .hint(format!("`sandbox_machine` can be: {}", known.join(", "))));
             };
-            unpack(text, root)?;
+            unpack(text.text(), root)?;
         }
         Folder::open(root)
     }

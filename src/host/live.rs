@@ -285,6 +285,15 @@ impl Host for Live {
         Ok(unit)
     }
 
+    fn units(&self, names: &[&str]) -> Result<Vec<Unit>> {
+        let names: Vec<String> = names.iter().map(|name| units::full_name(name)).collect();
+        let known = |name: &String| self.cache.borrow().units.get(name).cloned();
+        let new: Vec<String> = names.iter().filter(|name| known(name).is_none()).cloned().collect();
+        let found = units::units(self, &new)?;
+        self.cache.borrow_mut().units.extend(new.into_iter().zip(found));
+        Ok(names.iter().map(|name| known(name).unwrap_or_default()).collect())
+    }
+
     fn virt(&self, kind: VirtKind, name: &str) -> Result<Option<super::Virt>> {
         let key = (kind, name.to_string());
         if let Some(known) = self.cache.borrow().virts.get(&key) {

@@ -179,6 +179,11 @@ pub trait Host {
     fn available(&self, name: &str) -> Result<Option<Available>>;
     /// A systemd unit; a name without a suffix means `.service`.
     fn unit(&self, name: &str) -> Result<Unit>;
+    /// The states of many units, in the order of their names. A live machine answers them with few commands, where
+    /// [`Host::unit`] costs one each.
+    fn units(&self, names: &[&str]) -> Result<Vec<Unit>> {
+        names.iter().map(|name| self.unit(name)).collect()
+    }
     /// A domain, network or pool that libvirt has; `None` when it has none of this name or is not there at all.
     fn virt(&self, kind: VirtKind, name: &str) -> Result<Option<Virt>>;
     /// The names of all domains, networks or pools.
@@ -310,6 +315,9 @@ macro_rules! machine_behind {
             }
             fn unit(&self, name: &str) -> Result<Unit> {
                 (**self).unit(name)
+            }
+            fn units(&self, names: &[&str]) -> Result<Vec<Unit>> {
+                (**self).units(names)
             }
             fn virt(&self, kind: VirtKind, name: &str) -> Result<Option<Virt>> {
                 (**self).virt(kind, name)

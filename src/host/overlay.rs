@@ -120,6 +120,21 @@ impl<H: Host> Overlay<H> {
         Around { hidden, touched }
     }
 
+    fn foreseen_unit(&self, name: &str) -> Option<Unit> {
+        self.state.borrow().units.get(name).cloned()
+    }
+
+    /// A unit that nothing was said of here, by what the machine below says of it.
+    fn unit_over(&self, name: &str, below: Unit) -> Result<Unit> {
+        // Where what is below only follows from its unit files, what is here follows from those that are here.
+        let files = units::from_files(&self.below, name)?;
+        if (below.exists, &below.enabled) != (files.exists, &files.enabled) {
+            return Ok(below);
+        }
+        let here = units::from_files(self, name)?;
+        Ok(Unit { active: below.active && here.exists, ..here })
+    }
+
     fn below_lstat(&self, path: &str) -> Result<Option<Stat>> {
         if self.hidden(path) { Ok(None) } else { self.below.raw_lstat(path) }
     }
@@ -229,17 +244,24 @@ impl<H: Host> Host for Overlay<H> {
 
     fn unit(&self, name: &str) -> Result<Unit> {
         let name = unit_name(name);
-        if let Some(known) = self.state.borrow().units.get(&name).cloned() {
-            return Ok(known);
+        match self.foreseen_unit(&name) {
+            Some(known) => Ok(known),
+            None => self.unit_over(&name, self.below.unit(&name)?),
         }
-        // Where what is below only follows from its unit files, what is here follows from those that are here.
-        let below = self.below.unit(&name)?;
-        let files = units::from_files(&self.below, &name)?;
-        if (below.exists, &below.enabled) != (files.exists, &files.enabled) {
-            return Ok(below);
-        }
-        let here = units::from_files(self, &name)?;
-        Ok(Unit { active: below.active && here.exists, ..here })
+    }
+
+    fn units(&self, names: &[&str]) -> Result<Vec<Unit>> {
+        let names: Vec<String> = names.iter().map(|name| unit_name(name)).collect();
+        let asked: Vec<&str> =
+            names.iter().filter(|name| self.foreseen_unit(name).is_none()).map(String::as_str).collect();
+        let mut below = self.below.units(&asked)?.into_iter();
+        names
+            .iter()
+            .map(|name| match self.foreseen_unit(name) {
+                Some(known) => Ok(known),
+                None => self.unit_over(name, below.next().unwrap_or_default()),
+            })
+            .collect()
     }
 
     fn virt(&self, kind: VirtKind, name: &str) -> Result<Option<Virt>> {

@@ -168,15 +168,16 @@ fn units(model: &dyn Model) -> Result<()> {
         }
     }
     names.extend(USUAL.iter().map(|name| name.to_string()));
-    for name in names {
-        let unit = model.unit(&name)?;
+    // All at once: one by one they cost a command each, and a machine has hundreds.
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for (name, unit) in names.iter().zip(model.units(&names)?) {
         let active = match unit.enabled.as_str() {
             "enabled" => true,
             "disabled" | "masked" => false,
             _ => continue,
         };
         if unit.exists && unit.active != active {
-            model.put_unit(&name, Unit { active, ..unit })?;
+            model.put_unit(name, Unit { active, ..unit })?;
         }
     }
     Ok(())
@@ -218,6 +219,7 @@ fn guests(model: &dyn Model) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::live::units;
     use crate::host::overlay::testing::{Machine, apply as run, machine, plan};
     use crate::host::{Host, Virt, overlay::Overlay};
     use crate::modules::boot::samples::{self, os};
@@ -330,6 +332,98 @@ mod tests {
         assert!(host.unit("virtlogd.socket").unwrap().active);
         let active = |name: &str| host.virt(VirtKind::Domain, name).unwrap().unwrap().active;
         assert!(active("win8") && !active("win7"));
+    }
+
+    /// A machine with a running systemd that counts how often it is asked.
+    struct Managed {
+        files: Machine,
+        asked: std::cell::Cell<usize>,
+        /// What its `systemctl` takes for no name of a unit.
+        dislikes: &'static str,
+    }
+
+    impl Host for Managed {
+        fn raw_lstat(&self, path: &str) -> Result<Option<crate::host::Stat>> {
+            self.files.raw_lstat(path)
+        }
+        fn raw_read_link(&self, path: &str) -> Result<String> {
+            self.files.raw_read_link(path)
+        }
+        fn raw_read(&self, path: &str) -> Result<Vec<u8>> {
+            self.files.raw_read(path)
+        }
+        fn raw_list(&self, path: &str) -> Result<Vec<String>> {
+            self.files.raw_list(path)
+        }
+        fn raw_sha256(&self, path: &str) -> Result<String> {
+            self.files.raw_sha256(path)
+        }
+        fn package(&self, name: &str) -> Result<Option<crate::host::Package>> {
+            self.files.package(name)
+        }
+        fn available(&self, name: &str) -> Result<Option<crate::host::Available>> {
+            self.files.available(name)
+        }
+        fn unit(&self, name: &str) -> Result<Unit> {
+            units::unit(self, name)
+        }
+        fn units(&self, names: &[&str]) -> Result<Vec<Unit>> {
+            units::units(self, &names.iter().map(|name| name.to_string()).collect::<Vec<_>>())
+        }
+        fn virt(&self, kind: VirtKind, name: &str) -> Result<Option<Virt>> {
+            self.files.virt(kind, name)
+        }
+        fn virt_names(&self, kind: VirtKind) -> Result<Vec<String>> {
+            self.files.virt_names(kind)
+        }
+        fn query(&self, argv: &[&str]) -> Result<Option<crate::host::Output>> {
+            assert_eq!(argv.first(), Some(&"systemctl"), "{argv:?}");
+            self.asked.set(self.asked.get() + 1);
+            let names: Vec<&str> = argv.iter().copied().skip_while(|word| *word != "--").skip(1).collect();
+            let code = i32::from(!self.dislikes.is_empty() && names.contains(&self.dislikes));
+            let block = |name: &&str| match *name {
+                "u7.service" => "LoadState=loaded\nActiveState=inactive\nUnitFileState=enabled\n",
+                "u8.service" => "LoadState=loaded\nActiveState=active\nUnitFileState=disabled\n",
+                "sshd.service" => "LoadState=not-found\nActiveState=inactive\n",
+                _ => "LoadState=loaded\nActiveState=active\nUnitFileState=static\n",
+            };
+            let stdout = names.iter().map(block).collect::<Vec<_>>().join("\n");
+            Ok(Some(crate::host::Output { code, stdout, stderr: String::new() }))
+        }
+    }
+
+    fn managed(dislikes: &'static str) -> Overlay<Managed> {
+        let files: Vec<(String, &str)> =
+            (0..300).map(|n| (format!("/usr/lib/systemd/system/u{n}.service"), "[Unit]\n")).collect();
+        let mut files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+        files.push(("/run/systemd/system/", ""));
+        Overlay::new(Managed { files: machine(&files), asked: Default::default(), dislikes })
+    }
+
+    #[test]
+    fn hundreds_of_units_cost_few_commands() {
+        for (dislikes, most) in [("", 4), ("u9.service", 105)] {
+            let host = managed(dislikes);
+            units(&host).unwrap();
+            let asked = host.below().asked.get();
+            assert!(asked <= most, "{asked} commands");
+            assert!(host.unit("u7.service").unwrap().active, "an enabled one runs");
+            assert!(!host.unit("u8.service").unwrap().active, "a disabled one does not");
+            assert!(host.unit("u299.service").unwrap().active, "a static one stays");
+            assert!(!host.unit("sshd.service").unwrap().exists);
+        }
+    }
+
+    #[test]
+    fn what_was_foreseen_of_a_unit_goes_before_what_its_machine_says() {
+        let host = managed("");
+        host.put_unit("u8.service", Unit { exists: true, enabled: "enabled".into(), active: false }).unwrap();
+        let names = ["u7.service", "u8.service", "u9.service", "u8"];
+        let one_by_one: Vec<Unit> = names.iter().map(|name| host.unit(name).unwrap()).collect();
+        assert_eq!(host.units(&names).unwrap(), one_by_one);
+        assert_eq!(one_by_one[1].enabled, "enabled");
+        units(&host).unwrap();
+        assert!(host.unit("u8.service").unwrap().active);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod libvirt;
 pub mod network;
 pub mod packages;
 pub mod params;
+pub mod read;
 pub mod system;
 pub mod vfio;
 
@@ -99,7 +100,7 @@ pub struct Entry {
 }
 
 fn parse<T: DeserializeOwned>(parameters: Value) -> std::result::Result<T, (String, String)> {
-    serde_path_to_error::deserialize(parameters).map_err(|e| (e.path().to_string(), e.inner().to_string()))
+    read::read(parameters).map_err(|wrong| (wrong.path, wrong.error.to_string()))
 }
 
 fn check<T: DeserializeOwned>(parameters: Value) -> std::result::Result<(), (String, String)> {

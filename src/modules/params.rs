@@ -7,6 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::read::read;
+
 /// Permission bits in octal, as a string: `"0644"` (in a playbook also bare `0644`, which [`crate::yaml`] keeps as text). A
 /// number is refused: a template or JSON may have made 420 of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -114,8 +116,8 @@ impl<'de, T: de::DeserializeOwned> Deserialize<'de> for List<T> {
         // Parameters are always JSON values by the time they come here, so going through one loses nothing.
         match serde_json::Value::deserialize(deserializer)? {
             serde_json::Value::Null => Ok(List(Vec::new())),
-            list @ serde_json::Value::Array(_) => serde_json::from_value(list).map(List).map_err(de::Error::custom),
-            one => serde_json::from_value(one).map(|one| List(vec![one])).map_err(de::Error::custom),
+            list @ serde_json::Value::Array(_) => read(list).map(List).map_err(|wrong| de::Error::custom(wrong.error)),
+            one => read(one).map(|one| List(vec![one])).map_err(|wrong| de::Error::custom(wrong.error)),
         }
     }
 }

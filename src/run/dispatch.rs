@@ -50,7 +50,12 @@ impl HostRun<'_> {
         ended.unwrap_or_else(|trouble| Ended::failed(self.judged(trouble)))
     }
 
-    fn parameters(&self, task: &Task, context: &Context, play: &PlayRun) -> Result<Map<String, Value>, Trouble> {
+    pub(super) fn parameters(
+        &self,
+        task: &Task,
+        context: &Context,
+        play: &PlayRun,
+    ) -> Result<Map<String, Value>, Trouble> {
         match self.shared.render.node(&task.params, &self.scope(play, context)).map_err(|t| self.judged(t))? {
             Value::Object(mut map) => {
                 render::leave_out_omitted(&mut map);
@@ -312,7 +317,7 @@ impl HostRun<'_> {
     }
 
     /// Parameters that only the controller can fill in: its files and templates, the host's name in the inventory.
-    fn fill_in(
+    pub(super) fn fill_in(
         &self,
         task: &Task,
         context: &Context,
@@ -361,23 +366,28 @@ impl HostRun<'_> {
             (file, secret) = self.copy_source(task, &mut parameters)?;
         }
         secret |= self.fill_in(task, context, play, &mut parameters)?;
-        for secret in task.module.secret {
-            if let Some(Value::String(text)) = parameters.get(*secret) {
-                self.shared.sink.hide(text);
-            }
-        }
-        if let Err((path, why)) = (task.module.check)(Value::Object(parameters.clone())) {
-            let place = if path == "." { &task.params } else { task.params.near_path(&path) };
-            let what = if path == "." { String::new() } else { format!("parameter `{path}`: ") };
-            let message = format!("`{}`: {what}{why}", task.module.name);
-            return Err(Trouble::Failed(Diagnostic::error(message).at(&place.span).to_string()));
-        }
+        self.checked(task, &parameters)?;
         let mut ended = self.ask(context, play, id, task.module.name, parameters, task)?;
         if let Some(asked) = &mut ended.asked {
             asked.file = file;
         }
         hide_if(secret, &mut ended);
         Ok(ended)
+    }
+
+    /// Are finished parameters right? Secret ones are masked from here on.
+    pub(super) fn checked(&self, task: &Task, parameters: &Map<String, Value>) -> Result<(), Trouble> {
+        for secret in task.module.secret {
+            if let Some(Value::String(text)) = parameters.get(*secret) {
+                self.shared.sink.hide(text);
+            }
+        }
+        (task.module.check)(Value::Object(parameters.clone())).map_err(|(path, why)| {
+            let place = if path == "." { &task.params } else { task.params.near_path(&path) };
+            let what = if path == "." { String::new() } else { format!("parameter `{path}`: ") };
+            let message = format!("`{}`: {what}{why}", task.module.name);
+            Trouble::Failed(Diagnostic::error(message).at(&place.span).to_string())
+        })
     }
 
     /// A file of the controller goes along with the task; a large one only if the machine asks for it, by its hash.

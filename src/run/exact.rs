@@ -60,10 +60,11 @@ pub fn execute(plan: &SavedPlan, settings: &Settings, sink: &Arc<Sink>) -> Resul
         extra_vars: none,
         shared_magic: inventory.shared_magic().clone().into_iter().collect(),
         words: Default::default(),
-        peers: super::peers::Peers::new(std::sync::Arc::new(inventory), None, Default::default(), false),
+        peers: super::peers::Peers::new(std::sync::Arc::new(inventory), None, Default::default(), false, false),
         throttles: Default::default(),
         interrupt: settings.interrupt.clone(),
         ledger: None,
+        scan: None,
     };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(settings.forks.clamp(1, starts.len().max(1)))

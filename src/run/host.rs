@@ -12,6 +12,7 @@ use super::ahead::Step;
 use super::crowd::Own;
 use super::link::Link;
 use super::saved::SavedTask;
+use super::scan::Unseen;
 use super::vars::{HostVars, Layer, Scope};
 use super::{PlayRun, Shared};
 use crate::agent::protocol::Mode;
@@ -108,6 +109,8 @@ pub(super) struct HostRun<'a> {
     pub depth: usize,
     /// Its place among the others, in the play that it is in.
     pub crowd: Own,
+    /// Where no machine is asked: what is not known of the way here.
+    pub unseen: Unseen,
 }
 
 impl<'a> HostRun<'a> {
@@ -134,6 +137,7 @@ impl<'a> HostRun<'a> {
             unsavable: Vec::new(),
             depth: 0,
             crowd: Own::default(),
+            unseen: Unseen::default(),
         }
     }
 
@@ -163,6 +167,9 @@ impl<'a> HostRun<'a> {
             return flow;
         }
         for section in 0..3 {
+            if section == 2 {
+                self.notify_unseen();
+            }
             let flow = match section {
                 0 => self.items(&play.play.pre_tasks, &context, play),
                 1 => self.roles_and_tasks(&context, play),
@@ -221,6 +228,9 @@ impl<'a> HostRun<'a> {
     fn guarded_block(&mut self, block: &Block, context: &Context, play: &PlayRun) -> Flow {
         let context = context.under(&block.common);
         let mut flow = self.items(&block.block, &context, play);
+        if flow == Flow::Next {
+            flow = self.rescue_unseen(&block.rescue, &context, play);
+        }
         let mut failure = None;
         if let Flow::Failed { task, result } = &flow
             && !self.given_up
@@ -359,6 +369,9 @@ impl<'a> HostRun<'a> {
         }
         for use_ in &play.roles {
             scope.push(Layer::Nodes(&use_.role.head.defaults));
+        }
+        if self.shared.scan.is_some() {
+            scope.push(Layer::UnseenFacts);
         }
         let role = context.role.iter().flat_map(|role| [role.path.join("files"), role.path.clone()]);
         let playbook = [play.play.origin.playbook_folder.join("files"), play.play.origin.playbook_folder.clone()];

@@ -23,6 +23,7 @@ mod resume;
 mod rollback;
 mod rollout;
 mod saved;
+pub mod scan;
 pub mod shard;
 mod tags;
 mod task;
@@ -182,6 +183,8 @@ struct Shared {
     interrupt: Interrupt,
     /// The hosts that are not done; none in a dry run.
     ledger: Option<Arc<resume::Ledger>>,
+    /// No machine is asked for anything: what is looked for instead.
+    scan: Option<scan::Scan>,
 }
 
 impl Shared {
@@ -417,7 +420,7 @@ impl Prepared {
         self.hosts.is_empty()
     }
 
-    fn shared(&self, mode: Mode, sink: &Arc<Sink>) -> Result<Shared, Diagnostic> {
+    fn shared(&self, mode: Mode, sink: &Arc<Sink>, scan: Option<scan::Scan>) -> Result<Shared, Diagnostic> {
         if let Some(password) = &self.settings.become_password {
             sink.hide(password);
         }
@@ -425,7 +428,8 @@ impl Prepared {
         let settings = &self.settings;
         let playbook_folder = self.plays.first().map(|play| play.play.origin.playbook_folder.clone());
         let kept = peers::worth_keeping(self.hosts.len(), &self.files_with_templates());
-        let peers = Peers::new(Arc::clone(&self.inventory), playbook_folder, self.extra_vars.clone(), kept);
+        let (inventory, unseen) = (Arc::clone(&self.inventory), scan.is_some());
+        let peers = Peers::new(inventory, playbook_folder, self.extra_vars.clone(), kept, unseen);
         let names = self.hosts.keys().map(String::as_str);
         let ledger = (mode == Mode::Apply)
             .then(|| resume::Ledger::new(&run, settings, self.origin.clone(), self.resume.as_ref(), names))
@@ -448,6 +452,7 @@ impl Prepared {
             throttles: Throttles::default(),
             interrupt: settings.interrupt.clone(),
             ledger,
+            scan,
         })
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Peers {
     render: Render,
     /// Does anything ask for facts of other hosts?
     kept: bool,
+    /// No machine is asked for anything.
+    unseen: bool,
     starts: Mutex<HashMap<String, Option<Arc<HostStart>>>>,
     known: RwLock<HashMap<String, Arc<Delta>>>,
     /// What tasks of other hosts set for hosts that have not seen it yet.
@@ -42,6 +44,7 @@ impl Peers {
         playbook_folder: Option<PathBuf>,
         extra_vars: Stored,
         kept: bool,
+        unseen: bool,
     ) -> Arc<Peers> {
         Arc::new(Peers {
             inventory,
@@ -49,6 +52,7 @@ impl Peers {
             extra_vars,
             render: Render::default(),
             kept,
+            unseen,
             starts: Mutex::default(),
             known: RwLock::default(),
             given: Mutex::default(),
@@ -149,6 +153,9 @@ impl Peer {
         scope.push(Layer::Raw(&self.peers.extra_vars));
         self.known.layers().into_iter().for_each(|layer| scope.push(layer));
         scope.push(Layer::Raw(&self.start.inventory));
+        if self.peers.unseen {
+            scope.push(Layer::UnseenFacts);
+        }
         scope
     }
 }
@@ -196,7 +203,7 @@ mod tests {
         let path = folder.path().join("inventory");
         std::fs::write(&path, "a port=22 url='http://{{ inventory_hostname }}:{{ port }}'\nb port=23\n").unwrap();
         let inventory = Arc::new(Inventory::load(&[path]).unwrap());
-        let peers = Peers::new(inventory, None, Stored::default(), true);
+        let peers = Peers::new(inventory, None, Stored::default(), true, false);
         let words = peers.words();
         let mut scope = Scope::default();
         scope.push(Layer::Vars(&words));

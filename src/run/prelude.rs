@@ -10,6 +10,7 @@ use super::ahead::{Asked, State, Step, What};
 use super::dispatch::read_vars;
 use super::host::{Context, Flow, HostRun};
 use super::render::{self, Trouble};
+use super::vars::Scope;
 use crate::agent::protocol::{self, Outcome, Status};
 use crate::playbook::RoleUse;
 use crate::report::{Event, Finished, TaskId};
@@ -29,16 +30,30 @@ impl HostRun<'_> {
 
     /// Something that no task of the user's does has failed.
     pub(super) fn give_up(&mut self, id: TaskId, trouble: Trouble) -> Flow {
+        self.give_up_with(id, trouble, Map::new())
+    }
+
+    /// The same, and the result has more to say than the message.
+    fn give_up_with(&mut self, id: TaskId, trouble: Trouble, mut result: Map<String, Value>) -> Flow {
+        let message = trouble.to_string();
         let outcome = Outcome {
             status: Status::Failed,
-            error: Some(crate::host::Error::failed(trouble.to_string())),
+            error: Some(crate::host::Error::failed(message.clone())),
             ..Outcome::default()
         };
+        for (key, value) in
+            [("changed", false.into()), ("failed", true.into()), ("skipped", false.into()), ("msg", message.into())]
+        {
+            result.insert(key.into(), value);
+        }
+        let result = Value::Object(result);
         self.recap.counts.failed += 1;
         let task = id.task.clone();
-        let finished = self.finished(id, &outcome, std::time::Duration::ZERO);
+        self.crowd.failed_at = Some(task.clone());
+        let mut finished = self.finished(id, &outcome, std::time::Duration::ZERO);
+        finished.result = result.clone();
         self.shared.sink.event(Event::Finished(Box::new(finished)));
-        Flow::Failed { task, result: json!({"failed": true, "msg": trouble.to_string()}) }
+        Flow::Failed { task, result }
     }
 
     /// Reads the play's `vars_files`; `Some` when the play can't go on.
@@ -75,7 +90,7 @@ impl HostRun<'_> {
 
     /// Facts, once for a host in a run and again after it has booted.
     pub(super) fn gather_facts(&mut self, play: &PlayRun, context: &Context) -> Flow {
-        if !self.vars.facts.is_empty() {
+        if !self.vars.facts.is_empty() || self.shared.scan.is_some() {
             return Flow::Next;
         }
         let wanted = match &play.play.gather_facts {
@@ -148,10 +163,14 @@ impl HostRun<'_> {
         if awaits && let Err(flow) = self.caught_up(play) {
             return Some(flow);
         }
+        if self.is_doubtful() {
+            return None;
+        }
         let mut given = Map::new();
         let mut wrong = Vec::new();
         {
             let scope = self.scope(play, context);
+            let mut later = Vec::new();
             for (option, _) in &spec.options {
                 if scope.get(option).is_none() {
                     continue;
@@ -161,12 +180,21 @@ impl HostRun<'_> {
                         given.insert(option.clone(), value);
                     }
                     // What can't be known yet can't be wrong yet either.
-                    Err(error) if error.unknown().is_some() => {}
-                    Err(error) => wrong.push(format!("`{option}`: {error}")),
+                    Err(error) if error.unknown().is_some() => later.push(option.as_str()),
+                    Err(error) => {
+                        match self.judged(Trouble::Failed(format!("`{option}`: {error}"))) {
+                            Trouble::Unknown(_) => {}
+                            Trouble::Failed(message) => wrong.push(Wrong::new(option, message, &scope)),
+                        }
+                        // That it is missing is not to be said as well.
+                        later.push(option.as_str());
+                    }
                 }
             }
+            let problems = spec.check(&given).into_iter();
+            let problems = problems.filter(|problem| !later.contains(&option_of(&problem.path)));
+            wrong.extend(problems.map(|problem| Wrong::new(&problem.path, problem.message, &scope)));
         }
-        wrong.extend(spec.check(&given).into_iter().map(|problem| problem.message));
         if wrong.is_empty() {
             return None;
         }
@@ -175,11 +203,48 @@ impl HostRun<'_> {
         }
         let name = use_.role.head.name.clone();
         let id = self.own_id(play, "Check the role's arguments", "assert", Some(&name));
-        let message = format!(
-            "the role `{name}` was given wrong arguments\n{}\n(used at {})",
-            wrong.join("\n"),
-            use_.span.place()
-        );
-        Some(self.give_up(id, Trouble::Failed(message)))
+        let used_at = use_.span.place();
+        let lines: Vec<String> = wrong.iter().map(Wrong::line).collect();
+        let message = format!("the role `{name}` was given wrong arguments\n{}\n(used at {used_at})", lines.join("\n"));
+        let mut result = Map::new();
+        result.insert("role".into(), name.into());
+        result.insert("used_at".into(), used_at.into());
+        result.insert("argument_errors".into(), wrong.iter().map(Wrong::told).collect());
+        Some(self.give_up_with(id, Trouble::Failed(message), result))
     }
+}
+
+/// What is wrong with an argument of a role.
+struct Wrong {
+    /// Which: `vms[0].memory`.
+    argument: String,
+    message: String,
+    /// Where it is written, if that is in a playbook or a role.
+    place: Option<String>,
+}
+
+impl Wrong {
+    fn new(path: &str, message: String, scope: &Scope<'_>) -> Wrong {
+        let option = option_of(path);
+        let written = scope.written(option).map(|node| node.near_path(path.get(option.len()..).unwrap_or_default()));
+        Wrong { argument: path.to_string(), message, place: written.map(|node| node.span.place()) }
+    }
+
+    /// In a line for people.
+    fn line(&self) -> String {
+        match &self.place {
+            Some(place) => format!("{} ({place})", self.message),
+            None => self.message.clone(),
+        }
+    }
+
+    /// For programs.
+    fn told(&self) -> Value {
+        json!({"argument": self.argument, "msg": self.message, "place": self.place})
+    }
+}
+
+/// The option of a path: `vms` of `vms[0].memory`.
+fn option_of(path: &str) -> &str {
+    path.split(['.', '[']).next().unwrap_or(path)
 }

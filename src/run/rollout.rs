@@ -75,7 +75,11 @@ impl Prepared {
     /// # Errors
     /// When the lock file can't be read or no threads can be had; nothing was touched then.
     pub fn execute(&self, mode: Mode, sink: &Arc<Sink>) -> Result<Finish, Diagnostic> {
-        let shared = self.shared(mode, sink)?;
+        self.execute_with(&self.shared(mode, sink, None)?, sink)
+    }
+
+    /// The same, all that hosts share being there.
+    pub(super) fn execute_with(&self, shared: &Shared, sink: &Arc<Sink>) -> Result<Finish, Diagnostic> {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(self.settings.forks.clamp(1, self.hosts.len().max(1)))
             .build()
@@ -91,7 +95,7 @@ impl Prepared {
             known.for_each(|host| last_play.iter_mut().skip(host).take(1).for_each(|last| *last = index));
         }
         let slots = (0..self.hosts.len()).map(|_| Mutex::default()).collect();
-        let rollout = Rollout { prepared: self, shared: &shared, slots, last_play, open: AtomicUsize::new(0) };
+        let rollout = Rollout { prepared: self, shared, slots, last_play, open: AtomicUsize::new(0) };
         for (index, play) in self.plays.iter().enumerate() {
             if !rollout.play(index, play, &pool) {
                 break;
@@ -211,7 +215,9 @@ impl<'a> Rollout<'a> {
                     slot.recap.counts.failed += 1;
                     slot.recap.end = End::Failed { task: "its variables".into() };
                     shared.sink.event(Event::Finished(Box::new(broken(name, play, &error))));
-                    batch.failed(name, "its variables", None);
+                    if shared.scan.is_none() {
+                        batch.failed(name, "its variables", None);
+                    }
                     return;
                 }
             },
@@ -242,7 +248,8 @@ impl<'a> Rollout<'a> {
                 end => ledger.stands(name, end.clone(), index, run.pending()),
             }
         }
-        if failed {
+        // Where no machine is asked, one host's mistake is no reason not to look at the next.
+        if failed && shared.scan.is_none() {
             batch.failed(name, run.crowd.failed_at.as_deref().unwrap_or_default(), run.crowd.fatal);
         }
         let Some(mut slot) = self.slot(host) else { return };

@@ -78,6 +78,7 @@ impl HostRun<'_> {
     }
 
     pub(super) fn run_task(&mut self, task: &Arc<Task>, context: Context, play: &PlayRun) -> Flow {
+        self.note_unseen(task);
         let Some(loop_) = &task.loop_ else {
             let begun = Instant::now();
             let (id, state) = match self.begin(task, &context, play, None) {
@@ -109,10 +110,13 @@ impl HostRun<'_> {
                         flow => return flow,
                     }
                 }
-                let ended = if skip == Ok(false) { Ended::new(skipped()) } else { Ended::failed(trouble) };
                 let id = match self.id(task, &context, play, None) {
                     Ok(id) => id,
                     Err(flow) => return flow,
+                };
+                let ended = match skip {
+                    Ok(false) => Ended::new(skipped()),
+                    skip => Ended::failed(self.list_unseen(task, &context, &id, trouble, &skip)),
                 };
                 let state = State::Over(Box::new(ended));
                 let what = What::Task(Arc::clone(task));
@@ -254,6 +258,9 @@ impl HostRun<'_> {
 
     /// One attempt: skipped, done here, or a question to the agent.
     fn attempt(&mut self, task: &Task, context: &Context, play: &PlayRun, id: &TaskId) -> Ended {
+        if let Some(scan) = &self.shared.scan {
+            return self.attempt_unseen(scan, task, context, play, id);
+        }
         match self.conditions(&context.common.when, &self.scope(play, context)) {
             Ok(true) => self.dispatch(task, context, play, id),
             Ok(false) => Ended::new(skipped()),
@@ -483,9 +490,10 @@ impl HostRun<'_> {
                     .partial
                     .iter()
                     .find(|(name, _)| message.contains(&format!("`{name}.")) || message.contains(&format!("`{name}[")));
-                match missing {
-                    Some((_, why)) => Trouble::Unknown(why.clone()),
-                    None => Trouble::Failed(message),
+                match (missing, &self.unseen.fog) {
+                    (Some((_, why)), _) => Trouble::Unknown(why.clone()),
+                    (None, Some(why)) if message.contains("is undefined") => Trouble::Unknown(why.clone()),
+                    (None, _) => Trouble::Failed(message),
                 }
             }
             unknown => unknown,

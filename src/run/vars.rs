@@ -7,7 +7,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
-use crate::template::{AWAITED, Lookup, Var};
+use crate::template::{AWAITED, Lookup, UNSEEN, Var};
 use crate::yaml::{Key, Node};
 
 /// Variables that many tasks look at: looking costs no copy.
@@ -94,6 +94,37 @@ pub enum Layer<'a> {
     Awaited(&'a str),
     /// Facts that are on their way.
     AwaitedFacts,
+    /// Facts of a machine that nobody asks.
+    UnseenFacts,
+}
+
+/// Variables that begin as facts do, and are none: how a host is reached, and what a run says of itself.
+const NO_FACTS: [&str; 18] = [
+    "ansible_check_mode",
+    "ansible_connection",
+    "ansible_host",
+    "ansible_index_var",
+    "ansible_limit",
+    "ansible_loop_var",
+    "ansible_parent_role_names",
+    "ansible_password",
+    "ansible_play_name",
+    "ansible_port",
+    "ansible_private_key_file",
+    "ansible_python_interpreter",
+    "ansible_role_name",
+    "ansible_run_tags",
+    "ansible_skip_tags",
+    "ansible_timeout",
+    "ansible_user",
+    "ansible_version",
+];
+
+/// Could a variable of this name be a fact, or another thing that only a machine can say?
+fn may_be_fact(name: &str) -> bool {
+    name.starts_with("ansible_")
+        && !NO_FACTS.contains(&name)
+        && !["ansible_become", "ansible_ssh_", "ansible_sudo_", "ansible_su_"].iter().any(|way| name.starts_with(way))
 }
 
 impl Layer<'_> {
@@ -108,6 +139,7 @@ impl Layer<'_> {
             Layer::Vars(map) => map.get(name).cloned(),
             Layer::Awaited(awaited) => (*awaited == name).then(|| Var::Unknown(AWAITED.into())),
             Layer::AwaitedFacts => name.starts_with("ansible_").then(|| Var::Unknown(AWAITED.into())),
+            Layer::UnseenFacts => may_be_fact(name).then(|| Var::Unknown(UNSEEN.into())),
         }
     }
 
@@ -117,7 +149,7 @@ impl Layer<'_> {
             Layer::Final(map) => map.keys().cloned().collect(),
             Layer::Nodes(nodes) => nodes.iter().map(|(key, _)| key.name.clone()).collect(),
             Layer::Vars(map) => map.keys().cloned().collect(),
-            Layer::Awaited(_) | Layer::AwaitedFacts => Vec::new(),
+            Layer::Awaited(_) | Layer::AwaitedFacts | Layer::UnseenFacts => Vec::new(),
         }
     }
 }
@@ -141,6 +173,15 @@ impl<'a> Scope<'a> {
         layers.push(layer);
         layers.extend_from_slice(&self.layers);
         Scope { layers, folders: self.folders.clone() }
+    }
+
+    /// Where the value of a name stands, if a playbook or a role says it; the inventory's places are not kept.
+    pub fn written(&self, name: &str) -> Option<&'a Node> {
+        let layer = self.layers.iter().find(|layer| layer.get(name).is_some())?;
+        match layer {
+            Layer::Nodes(nodes) => nodes.iter().rev().find(|(key, _)| key.name == name).map(|(_, node)| node),
+            _ => None,
+        }
     }
 
     /// The same, and `lookup('file', …)` looks in these folders.
@@ -247,6 +288,12 @@ impl Delta {
     /// The layers, the strongest first.
     pub fn layers(&self) -> [Layer<'_>; 3] {
         [Layer::Vars(&self.set), Layer::Raw(&self.included), Layer::Known(&self.facts)]
+    }
+
+    /// The names of what was set.
+    pub fn names(&self) -> Vec<String> {
+        let all = self.facts.0.keys().chain(self.set.keys()).chain(self.included.0.keys());
+        all.cloned().collect()
     }
 
     /// Is there nothing new?

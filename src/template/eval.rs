@@ -16,7 +16,7 @@ use super::value::{
     Num, Outcome, arithmetic, contains, describe, equal, fail, integer, num, order, room, room_for_items, spelled,
     text, truth,
 };
-use super::{AWAITED, Compiled, Lookup, Templar, Var, checks, document, functions, has_template, methods};
+use super::{AWAITED, Compiled, Lookup, Templar, UNSEEN, Var, checks, document, functions, has_template, methods};
 use crate::diag::nearest;
 
 /// How many expressions deep a value may be.
@@ -421,7 +421,11 @@ impl<'a> Context<'a> {
             let defined = match self.eval(of, true) {
                 Ok(value) => matches!(value, Val::Is(_)),
                 // A result that is not there yet is defined all the same; what is in it is not known.
-                Err(TemplateError::Unknown(reason)) if matches!(of.kind, Kind::Name(_)) && reason != AWAITED => true,
+                Err(TemplateError::Unknown(reason))
+                    if matches!(of.kind, Kind::Name(_)) && reason != AWAITED && reason != UNSEEN =>
+                {
+                    true
+                }
                 Err(error) => return Err(error),
             };
             return Ok(defined == (name == "defined"));

@@ -40,6 +40,9 @@ use text::{Origin, Piece};
 /// said before.
 pub const AWAITED: &str = "an earlier task has not answered yet";
 
+/// The reason of what only a machine can say, where there is none: whether it is defined can't be said either.
+pub const UNSEEN: &str = "only the machine knows it";
+
 /// A variable as a scope knows it.
 #[derive(Clone)]
 pub enum Var {

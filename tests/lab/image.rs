@@ -120,6 +120,9 @@ pub fn recipes() -> PathBuf {
 /// The key that all machines let in; made once.
 pub fn key() -> PathBuf {
     let key = folder().join("key");
+    // Several runs may begin at the same time.
+    let lock = File::create(folder().join("key.lock")).unwrap();
+    lock.lock().unwrap();
     if !key.exists() {
         run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f"]).arg(&key));
     }

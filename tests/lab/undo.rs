@@ -64,12 +64,12 @@ fn assert_as_before(kind: Kind, machine: &Machine, before: &BTreeMap<String, Str
 }
 
 /// Does the machine run as it did before the site?
-fn assert_runs_as_before(machine: &Machine) {
+fn assert_runs_as_before(machine: &Machine, before: &BTreeMap<String, String>) {
     let now = probe(machine);
-    assert_eq!(now["gpu"], "bochs-drm", "{now:#?}");
-    assert_eq!(now["audio"], "snd_hda_intel", "{now:#?}");
+    for same in ["gpu", "audio", "display", "disk", "route"] {
+        assert_eq!(now[same], before[same], "{same} is not as it was: {now:#?}");
+    }
     assert_eq!((now["enp1s0.mac"].as_str(), now["enp1s0.address"].as_str()), (MAC, ADDRESS), "{now:#?}");
-    assert!(!now["route"].contains("br0"), "{now:#?}");
     assert_eq!((now["br0.mac"].as_str(), now["guests"].as_str()), ("", ""), "{now:#?}");
     for word in ["intel_iommu=on", "iommu=pt", "rd.driver.pre=vfio-pci"] {
         assert!(!now["cmdline"].split_whitespace().any(|w| w == word), "{word} is still in {}", now["cmdline"]);
@@ -78,17 +78,17 @@ fn assert_runs_as_before(machine: &Machine) {
 
 /// `playbooks/undo.yml`.
 pub fn undo(lab: &mut Lab) {
-    let (disk, before) = provisioned(lab);
+    let before = provisioned(lab);
     let folder = scratch(lab);
-    let (mut machine, controller) = over(lab, &disk, &folder, &Hardware::default());
+    let (mut machine, controller) = over(lab, &before.disk, &folder, &Hardware::default());
     let planned = controller.play("plan", "undo.yml", &[]).well("the plan of the undo");
     let done = controller.play("apply", "undo.yml", &[]).well("the undo");
     super::site::compare(lab, &planned, &done);
     machine.wait_until_up();
     assert_eq!(machine.resets(), 1, "exactly one reboot");
     lab.report.reboots += machine.resets();
-    assert_runs_as_before(&machine);
-    assert_as_before(lab.kind, &machine, &before);
+    assert_runs_as_before(&machine, &before.state);
+    assert_as_before(lab.kind, &machine, &before.files);
     let again = controller.play("apply", "undo.yml", &[]).well("the second undo");
     assert!(again.changes().is_empty(), "a second time there is nothing to undo:\n{}", again.in_short());
     if lab.options.keep {
@@ -98,9 +98,9 @@ pub fn undo(lab: &mut Lab) {
 
 /// `rollback` of the run that provisioned it.
 pub fn rollback(lab: &mut Lab) {
-    let (disk, before) = provisioned(lab);
+    let before = provisioned(lab);
     let folder = scratch(lab);
-    let (mut machine, controller) = over(lab, &disk, &folder, &Hardware::default());
+    let (mut machine, controller) = over(lab, &before.disk, &folder, &Hardware::default());
     let base = ["rollback", "ws", "-i", "inventory"];
     // The first time, the machine's key is not known yet.
     controller
@@ -120,8 +120,8 @@ pub fn rollback(lab: &mut Lab) {
     assert_eq!(done.code, Some(0), "{}", done.text);
     machine.reboot();
     lab.report.reboots += machine.resets();
-    assert_runs_as_before(&machine);
-    assert_as_before(lab.kind, &machine, &before);
+    assert_runs_as_before(&machine, &before.state);
+    assert_as_before(lab.kind, &machine, &before.files);
     if lab.options.keep {
         machine.keep();
     }

@@ -163,8 +163,9 @@ fn execute(
     }
     let out = Tail::follow(child.stdout.take(), done.clone());
     let err = Tail::follow(child.stderr.take(), done);
+    let held_up = || waits_for(program, &out.text()).or_else(|| waits_for(program, &err.text()));
     let (status, in_time) =
-        wait(&mut child, timeout, progress, program).map_err(|e| explain("wait for", program, &e))?;
+        wait(&mut child, timeout, progress, program, &held_up).map_err(|e| explain("wait for", program, &e))?;
     linger(&ends);
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok((Output { code, stdout: out.text(), stderr: err.text() }, in_time))
@@ -175,6 +176,7 @@ fn wait(
     timeout: Duration,
     progress: &mut dyn FnMut(&str),
     program: &str,
+    held_up: &dyn Fn() -> Option<String>,
 ) -> std::io::Result<(ExitStatus, bool)> {
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let signal = |signal| group.map(|group| kill_process_group(group, signal));
@@ -190,7 +192,8 @@ fn wait(
         }
         if elapsed.as_secs() / 10 > told {
             told = elapsed.as_secs() / 10;
-            progress(&format!("{program} has been running for {} s", told * 10));
+            let why = held_up().map_or_else(String::new, |line| format!(": {line}"));
+            progress(&format!("{program} has been running for {} s{why}", told * 10));
         }
         std::thread::sleep(pause.min(timeout - elapsed));
         pause = (pause * 2).min(Duration::from_millis(50));
@@ -206,6 +209,18 @@ fn wait(
     }
     signal(Signal::KILL);
     Ok((child.wait()?, false))
+}
+
+/// The line in which a package manager says that it waits for another one, which holds its lock. What other programs
+/// print is not repeated before they have ended: it may be secret.
+fn waits_for(program: &str, said: &str) -> Option<String> {
+    let name = program.rsplit('/').next().unwrap_or_default();
+    if !["apt-get", "dnf", "yum"].contains(&name) {
+        return None;
+    }
+    let waits = |line: &&str| line.starts_with("Waiting for ") || line.starts_with("Another app is currently holding");
+    // yum says a few lines about the other one behind it.
+    said.lines().rev().map(str::trim).take(6).find(waits).map(str::to_string)
 }
 
 /// Waits until both streams have ended, but not for ever.
@@ -265,5 +280,27 @@ impl Kept {
         let over = self.bytes.len().saturating_sub(KEPT);
         self.bytes.drain(..over);
         self.dropped += over;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::waits_for;
+
+    #[test]
+    fn who_waits_for_a_lock_says_so() {
+        // apt 2.6 and dnf 4.14 as they print it; yum 3.4 (cli.py, utils.py).
+        let apt = "Waiting for cache lock: Could not get lock /var/lib/dpkg/lock-frontend. \
+                   It is held by process 81 (perl)...";
+        assert_eq!(waits_for("apt-get", &format!("{apt}\n{apt}\n")).as_deref(), Some(apt));
+        let dnf = "Last metadata expiration check: 0:01:02 ago.\nWaiting for process with pid 81 to finish.\n";
+        assert_eq!(waits_for("/usr/bin/dnf", dnf).as_deref(), Some("Waiting for process with pid 81 to finish."));
+        let yum = "Another app is currently holding the yum lock; waiting for it to exit...\n\
+                   \x20 The other application is: yum\n\
+                   \x20   Memory :  31 M RSS (349 MB VSZ)\n    State  : Sleeping, pid: 81\n";
+        assert!(waits_for("yum", yum).unwrap().starts_with("Another app is currently holding the yum lock"));
+        let over = format!("{dnf}Dependencies resolved.\n1\n2\n3\n4\n5\n");
+        assert_eq!(waits_for("dnf", &over), None);
+        assert_eq!(waits_for("cat", "Waiting for the password hunter2\n"), None);
     }
 }

@@ -1,6 +1,5 @@
 //! systemd units: asked of the running manager, or read from the unit files where none runs (in a chroot).
 
-use super::Live;
 use crate::host::{FileKind, Host, Result, Stat, Unit};
 
 /// The unit's name with its suffix.
@@ -13,16 +12,46 @@ pub fn full_name(name: &str) -> String {
     }
 }
 
+/// As many units as one command is asked for: a slow machine must answer it in the time that a query has.
+const AT_ONCE: usize = 100;
+
 /// The state of one unit.
-pub fn unit(host: &Live, name: &str) -> Result<Unit> {
-    // sd_booted(3): systemd is the running init where this folder is.
-    if host.exists("/run/systemd/system")? {
-        let argv = ["systemctl", "show", "-p", "LoadState,UnitFileState,ActiveState", "--", name];
-        if let Some(output) = host.query(&argv)?.filter(|output| output.code == 0) {
-            return Ok(parse(&output.stdout));
-        }
+pub fn unit(host: &dyn Host, name: &str) -> Result<Unit> {
+    if let Some(unit) = shown(host, &[name.to_string()])?.and_then(|units| units.into_iter().next()) {
+        return Ok(unit);
     }
     from_files(host, name)
+}
+
+/// The states of many units, in the order of their names.
+pub fn units(host: &dyn Host, names: &[String]) -> Result<Vec<Unit>> {
+    let mut all = Vec::with_capacity(names.len());
+    for some in names.chunks(AT_ONCE) {
+        match shown(host, some)? {
+            Some(units) => all.extend(units),
+            // A single name that systemd takes for none spoils the answer for all of them.
+            None => {
+                for name in some {
+                    all.push(unit(host, name)?);
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// What the running manager says of them; `None` where none runs or it did not answer for each.
+fn shown(host: &dyn Host, names: &[String]) -> Result<Option<Vec<Unit>>> {
+    // sd_booted(3): systemd is the running init where this folder is.
+    if names.is_empty() || !host.exists("/run/systemd/system")? {
+        return Ok(None);
+    }
+    let mut argv = vec!["systemctl", "show", "-p", "LoadState,UnitFileState,ActiveState", "--"];
+    argv.extend(names.iter().map(String::as_str));
+    let Some(output) = host.query(&argv)?.filter(|output| output.code == 0) else { return Ok(None) };
+    // systemctl(1), `show`: one block for each unit, in the order asked for, an empty line between two.
+    let units: Vec<Unit> = output.stdout.trim().split("\n\n").map(parse).collect();
+    Ok((units.len() == names.len()).then_some(units))
 }
 
 fn parse(text: &str) -> Unit {

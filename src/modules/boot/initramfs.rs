@@ -318,6 +318,12 @@ fn make_room(host: &dyn Host, target: &Target, old: Option<u64>, plan: &mut Plan
     if trial::is_of_this_boot(host, &target.image)? {
         return Ok(());
     }
+    // After a trial that has failed the one kept is what the machine has booted with, and what has its place has failed.
+    if let Ok(boot) = loader::read(host)
+        && trial::keeps(host, &boot, &backup)?
+    {
+        return Ok(());
+    }
     // What is kept now takes the place of what was kept before.
     let gained = host.stat(&backup)?.map_or(0, |stat| stat.size);
     match room::free(host, "/boot")? {
@@ -535,6 +541,82 @@ mod tests {
         let done = apply(&arch, "initramfs", json!({})).unwrap();
         assert_eq!(runs(&done), ["mkinitcpio -k 6.7.1-arch1-1 -g /var/lib/vfio-provision/initramfs/6.7.1-arch1-1.img"]);
         assert!(arch.exists("/boot/initramfs-linux.img").unwrap());
+    }
+
+    /// A machine whose files have a time, and whose lsinitrd answers.
+    struct Listing {
+        files: Machine,
+        /// When everything on it was written; 0 is what a dry run foresees.
+        mtime: i64,
+        code: i32,
+        names: &'static str,
+        asked: std::cell::RefCell<Vec<String>>,
+    }
+
+    impl Host for Listing {
+        fn raw_lstat(&self, path: &str) -> Result<Option<crate::host::Stat>> {
+            let stat = self.files.raw_lstat(path)?;
+            Ok(stat.map(|stat| crate::host::Stat { mtime: self.mtime, ..stat }))
+        }
+        fn raw_read_link(&self, path: &str) -> Result<String> {
+            self.files.raw_read_link(path)
+        }
+        fn raw_read(&self, path: &str) -> Result<Vec<u8>> {
+            self.files.raw_read(path)
+        }
+        fn raw_list(&self, path: &str) -> Result<Vec<String>> {
+            self.files.raw_list(path)
+        }
+        fn raw_sha256(&self, path: &str) -> Result<String> {
+            self.files.raw_sha256(path)
+        }
+        fn package(&self, name: &str) -> Result<Option<crate::host::Package>> {
+            self.files.package(name)
+        }
+        fn available(&self, name: &str) -> Result<Option<crate::host::Available>> {
+            self.files.available(name)
+        }
+        fn unit(&self, name: &str) -> Result<crate::host::Unit> {
+            self.files.unit(name)
+        }
+        fn virt(&self, kind: crate::host::VirtKind, name: &str) -> Result<Option<crate::host::Virt>> {
+            self.files.virt(kind, name)
+        }
+        fn virt_names(&self, kind: crate::host::VirtKind) -> Result<Vec<String>> {
+            self.files.virt_names(kind)
+        }
+        fn query(&self, argv: &[&str]) -> Result<Option<crate::host::Output>> {
+            self.asked.borrow_mut().push(argv.join(" "));
+            let (code, stdout) = (self.code, self.names.to_string());
+            Ok(Some(crate::host::Output { code, stdout, stderr: String::new() }))
+        }
+    }
+
+    #[test]
+    fn an_image_is_looked_into_only_where_it_is_there() {
+        const WITHOUT: &str = "drwxr-xr-x   1 root root 0 Jan  1 kernel/drivers/vfio\n";
+        const WITH: &str =
+            "-rw-r--r--   1 root root 9 Jan  1 usr/lib/modules/x/kernel/drivers/vfio/pci/vfio-pci.ko.xz\n";
+        let look = |mtime, code, names, built_in: &str| {
+            let files = el7();
+            put(&files, "/usr/bin/lsinitrd", "x");
+            put(&files, &format!("/lib/modules/{NEW}/modules.builtin"), built_in);
+            apply(&files, "initramfs", json!({})).unwrap();
+            let host = Listing { files, mtime, code, names, asked: Default::default() };
+            let plan = plan(&host, "initramfs", json!({})).unwrap();
+            assert!(plan.actions.is_empty(), "{:?}", plan.actions);
+            (plan.warnings, host.asked.into_inner())
+        };
+        let asked = format!("lsinitrd /boot/initramfs-{NEW}.img");
+        let (said, queries) = look(100, 0, WITHOUT, "");
+        assert!(said[0].contains("does not hold vfio-pci") && said.len() == 1, "{said:?}");
+        assert_eq!(queries, [asked.as_str()]);
+        assert_eq!(look(100, 0, WITH, "").0, Vec::<String>::new());
+        assert!(look(100, 1, WITH, "").0[0].contains("lsinitrd can't read"));
+        // What an earlier action would have made is not on the disk: whatever stands there by that name is the old one.
+        assert_eq!(look(0, 0, WITHOUT, ""), (Vec::new(), Vec::new()));
+        let built_in = look(100, 0, WITHOUT, "kernel/drivers/vfio/pci/vfio-pci.ko\n");
+        assert_eq!(built_in, (Vec::new(), Vec::new()));
     }
 
     #[test]

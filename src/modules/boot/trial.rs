@@ -304,6 +304,44 @@ pub(super) fn is_of_this_boot(host: &dyn Host, path: &str) -> Result<bool> {
     Ok(host.stat(path)?.is_some_and(|stat| stat.mtime >= booted || stat.mtime == 0))
 }
 
+/// Does the way back from a trial that is not over go by this initramfs, which was kept for it?
+///
+/// # Errors
+/// When the machine can't be read.
+pub(super) fn keeps(host: &dyn Host, boot: &Boot, kept: &str) -> Result<bool> {
+    if standing(host, boot)?.is_none() {
+        return Ok(false);
+    }
+    let before = if boot.kind == Kind::SystemdBoot {
+        host.read_text(&systemd_boot::before(boot))?.unwrap_or_default()
+    } else {
+        let text = host.read_text(&custom_path(boot))?.unwrap_or_default();
+        grub::before(&text).to_string()
+    };
+    let name = |path: &str| path.rsplit(['/', '\\']).next().unwrap_or_default().to_string();
+    let lines = before.lines().map(str::trim).filter(|line| line.starts_with("initrd"));
+    Ok(lines.flat_map(str::split_whitespace).any(|path| name(path) == name(kept)))
+}
+
+/// Was this boot started with what was kept of this initramfs? So it is where a trial of another one has failed.
+fn came_by_kept(host: &dyn Host, boot: &Boot, image: &str) -> Result<bool> {
+    Ok(match state(host, boot)? {
+        State::Nothing | State::Running(_) | State::PassedBy(_) => false,
+        State::Armed(_) | State::Returned { .. } => {
+            let kept = format!("{image}.bak");
+            host.exists(&kept)? && keeps(host, boot, &kept)?
+        }
+    })
+}
+
+/// Is the initramfs at its place another one than this boot was started with?
+fn is_new_image(host: &dyn Host, boot: &Boot, image: &str) -> Result<bool> {
+    if is_of_this_boot(host, image)? {
+        return Ok(true);
+    }
+    Ok(came_by_kept(host, boot, image)? && host.sha256(image)? != host.sha256(&format!("{image}.bak"))?)
+}
+
 /// What the next boot would change about kernel, command line or initramfs; `None` when that is what runs, or when the
 /// machine does not say what runs.
 ///
@@ -315,7 +353,7 @@ pub fn change(host: &dyn Host, boot: &Boot) -> Result<Option<Change>> {
     let Ok(to) = boot.default_entry() else { return Ok(None) };
     let args = own_args(&line);
     let new_image = match &to.image {
-        Some(image) => is_of_this_boot(host, image)?,
+        Some(image) => is_new_image(host, boot, image)?,
         None => false,
     };
     if to.version.as_deref() == Some(release.as_str()) && is_same_line(&to.args, &args) && !new_image {
@@ -346,7 +384,9 @@ pub fn change(host: &dyn Host, boot: &Boot) -> Result<Option<Change>> {
     let mut from_image = None;
     if let Some(image) = &from.image {
         let kept = format!("{image}.bak");
-        if is_of_this_boot(host, image)? {
+        if came_by_kept(host, boot, image)? {
+            from_image = Some(kept);
+        } else if is_of_this_boot(host, image)? {
             // `initramfs` keeps the one that the machine has booted with, and only that.
             if is_of_this_boot(host, &kept)? {
                 from_image = Some(kept);

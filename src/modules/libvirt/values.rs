@@ -8,6 +8,8 @@ use serde::de::{self, DeserializeOwned, Deserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::modules::read::read;
+
 /// An amount of memory or storage in bytes, written with its unit: `16 GiB`, `512 MiB`, `16777216 KiB`, `20G`.
 ///
 /// A bare number is refused: libvirt would take it for KiB, most people for MiB.
@@ -143,7 +145,7 @@ impl<'de, T: FromShort> Deserialize<'de> for Short<T> {
             },
             Value::String(text) => T::from_short(&text).map(Short).map_err(de::Error::custom),
             Value::Bool(flag) if T::FLAG => T::from_flag(flag).map(Short).ok_or_else(|| neither(&flag)),
-            map @ Value::Object(_) => serde_json::from_value(map).map(Short).map_err(de::Error::custom),
+            map @ Value::Object(_) => read(map).map(Short).map_err(|wrong| de::Error::custom(wrong.error)),
             other => Err(neither(&other)),
         }
     }

@@ -50,6 +50,12 @@ fn find(text: &str) -> Option<(usize, usize)> {
     Some((from, to))
 }
 
+/// The entry from before, in such a text.
+pub fn before(text: &str) -> &str {
+    let after = block(text).and_then(|block| block.split_once("--id vfio-provision-before {"));
+    after.and_then(|(_, rest)| rest.split_once("\n}")).map_or("", |(body, _)| body)
+}
+
 /// Does this grub.cfg read [`CUSTOM`]?
 pub fn is_read(text: &str) -> bool {
     text.lines().map(str::trim).any(|line| {

@@ -363,6 +363,37 @@ fn the_image_that_booted_is_what_it_returns_to() {
 }
 
 #[test]
+fn an_initramfs_that_has_failed_neither_boots_by_itself_nor_is_kept() {
+    let image = format!("/boot/initramfs-{OLD}.img");
+    let mut files = el7_files();
+    files.push(("/proc/stat".into(), "cpu 1\nbtime 1700000000\n".into()));
+    files.push((format!("{image}.bak"), "what booted".into()));
+    files.push(("/etc/dracut.conf.d/".into(), String::new()));
+    files.push(("/var/lib/".into(), String::new()));
+    let host = made(&files);
+    go_down(&host, json!({"reasons": "another initramfs"}));
+    // It does not find its root, and the machine is back. What was made is not of this boot.
+    boot_again(&host);
+    put(&host, "/proc/stat", "cpu 1\n");
+    assert!(matches!(state(&host, &loader::read(&host).unwrap()).unwrap(), State::Returned { .. }));
+    let error = plan(&host, "reboot", json!({"reasons": "x"})).unwrap_err();
+    assert!(error.message.contains("nothing about it has changed since"), "{error}");
+    let asked = plan(&host, "reboot", json!({})).unwrap();
+    assert_eq!((asked.result["trial"].as_str(), asked.actions.len()), (Some("failed"), 0));
+    let again = shown(&go_down(&host, json!({"reasons": "x", "trial": "again"})));
+    assert!(!again.contains(&format!("initrd16 /initramfs-{OLD}.img\n")), "{again}");
+    boot_again(&host);
+    // Another one is made in place of what has failed; what booted stays kept.
+    put(&host, "/etc/dracut.conf.d/x.conf", "compress=zstd\n");
+    apply(&host, "initramfs", json!({})).unwrap();
+    assert_eq!(host.read_text(&format!("{image}.bak")).unwrap().as_deref(), Some("what booted"));
+    // Put back by hand, it is what runs.
+    put(&host, &image, "what booted");
+    let gone = apply(&host, "reboot", json!({})).unwrap();
+    assert!(shown(&gone).contains("the default of the boot menu boots"), "{}", shown(&gone));
+}
+
+#[test]
 fn a_boot_loader_that_goes_another_way_is_said() {
     let host = el7();
     let before = line(&host);

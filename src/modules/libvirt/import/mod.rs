@@ -114,7 +114,7 @@ pub fn rendered(params: &Params) -> std::result::Result<Wanted, String> {
 
 fn rendered_for(params: &Params, current: Option<&Element>) -> std::result::Result<Wanted, String> {
     let domain: LibvirtDomain =
-        serde_path_to_error::deserialize(Value::Object(params.clone())).map_err(|error| error.to_string())?;
+        crate::modules::read::read(Value::Object(params.clone())).map_err(|wrong| wrong.to_string())?;
     let context = Context { current: current.cloned(), ..Context::default() };
     render::render(&domain, &context).map_err(|error| error.to_string())
 }

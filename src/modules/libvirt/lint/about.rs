@@ -13,6 +13,7 @@ use crate::host::{Host, Result, VirtKind};
 use crate::modules::libvirt::values::PciAddress;
 use crate::modules::libvirt::xml::{self, Element};
 use crate::modules::libvirt::{URI, descriptors, qemu_conf};
+use crate::modules::vfio::boot;
 
 /// Facts around a guest. A rule whose facts are `None` is silent.
 #[derive(Clone, Debug, Default)]
@@ -182,7 +183,21 @@ fn devices(host: &dyn Host, claimed: &[PciAddress], all: &BTreeSet<PciAddress>) 
             }
         }
     }
+    wait_for_the_boot(host, &mut read)?;
     Ok(read)
+}
+
+/// Devices that vfio-pci takes at the next boot wait for it, as those do whose `driver_override` says so already: an earlier
+/// task has bound them, and that the machine must boot again is said there.
+fn wait_for_the_boot(host: &dyn Host, read: &mut [pci::Device]) -> Result<()> {
+    if read.iter().all(|device| device.driver.as_deref().is_none_or(|driver| driver == "vfio-pci")) {
+        return Ok(());
+    }
+    let waiting = boot::reserved(host, read)?;
+    for device in read.iter_mut().filter(|device| waiting.contains(&device.address)) {
+        device.driver_override = Some("vfio-pci".to_string());
+    }
+    Ok(())
 }
 
 fn of_facts(address: PciAddress) -> pci::PciAddress {
@@ -479,6 +494,23 @@ mod tests {
             .into_iter()
             .collect::<Vec<_>>()
         );
+    }
+
+    #[test]
+    fn a_group_that_an_earlier_task_binds_at_the_next_boot_is_not_held_against_the_guest() {
+        let domain = parse(GUEST).unwrap();
+        let of_cards = |host: &crate::host::overlay::testing::Machine| -> Vec<&str> {
+            let found = check(&domain, &about(host, "g", &domain, &wish()).unwrap());
+            let about_cards = ["driver-not-vfio", "group-not-viable"];
+            found.into_iter().map(|finding| finding.rule).filter(|rule| about_cards.contains(rule)).collect()
+        };
+        let host = seed().make();
+        assert_eq!(of_cards(&host), ["driver-not-vfio", "group-not-viable"]);
+        let bound = serde_json::json!({"devices": ["0000:82:00.0"]});
+        crate::host::overlay::testing::apply(&host, "vfio_bind", bound).unwrap();
+        let audio = of_facts(PciAddress::parse("0000:82:00.1").unwrap());
+        assert_eq!(pci::device(&host, audio).unwrap().unwrap().driver.as_deref(), Some("snd_hda_intel"));
+        assert_eq!(of_cards(&host), Vec::<&str>::new());
     }
 
     #[test]

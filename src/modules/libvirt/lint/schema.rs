@@ -20,8 +20,8 @@ use super::rules::{Rule, UNKNOWN_ATTRIBUTE, UNKNOWN_ELEMENT, UNKNOWN_VALUE};
 use super::scene::Scene;
 use crate::diag::nearest;
 use crate::modules::libvirt::xml::Element;
+use crate::packed::DOMAIN_SCHEMA;
 
-const TABLE: &str = include_str!("domain-schema.txt");
 const NEWER: &str = include_str!("domain-schema-newer.txt");
 
 /// What may stand somewhere.
@@ -116,7 +116,7 @@ impl Table {
     /// The table, read once.
     pub fn get() -> &'static Table {
         static KNOWN: OnceLock<Table> = OnceLock::new();
-        KNOWN.get_or_init(|| Table::read(TABLE, NEWER))
+        KNOWN.get_or_init(|| Table::read(DOMAIN_SCHEMA.text(), NEWER))
     }
 
     /// What may stand in this element, which is in one of these states.
@@ -523,7 +523,7 @@ mod tests {
         let children = |line: &str| {
             line.split(' ').filter(|word| !word.starts_with(['@', '?', '*']) && word.contains(':')).count()
         };
-        let words = TABLE.lines().filter_map(|line| line.strip_prefix(' '));
+        let words = DOMAIN_SCHEMA.text().lines().filter_map(|line| line.strip_prefix(' '));
         let newer = NEWER.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(' '));
         let wanted: usize = words.chain(newer.map(|(_, words)| words)).map(children).sum();
         let have: usize = table.states.iter().flat_map(State::words).map(|words| words.children.len()).sum();

@@ -82,6 +82,26 @@ pub fn read(host: &dyn Host, domain: &Element, paths: &mut BTreeMap<String, Reac
             paths.insert(path, reach);
         }
     }
+    let emulator = domain.text_at(&["devices", "emulator"]).unwrap_or_default();
+    if paths.get(&emulator).is_some_and(|reach| !reach.exists) && known(qemu_is_to_come(host)) == Some(true) {
+        paths.remove(&emulator);
+    }
+}
+
+/// Is QEMU's package there, and not one of the programs that it may bring? Then an earlier task installs it, and what it
+/// brings is known when it is there.
+fn qemu_is_to_come(host: &dyn Host) -> Result<bool> {
+    for path in ["/usr/libexec/qemu-kvm", "/usr/bin/qemu-kvm", "/usr/bin/qemu-system-x86_64"] {
+        if host.exists(path)? {
+            return Ok(false);
+        }
+    }
+    for package in ["qemu-kvm", "qemu-system-x86", "qemu-desktop", "qemu-base", "qemu-full"] {
+        if host.package(package)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// `None` where the machine knows nothing of that corner: not even the first folder of the way.
@@ -309,6 +329,27 @@ mod tests {
         let host = with(0o755, 0, "");
         assert_eq!(reach_of(&host, "/srv/img/none.qcow2").map(|reach| reach.exists), Some(false));
         assert_eq!(reach_of(&host, "/home/a/none.qcow2"), None);
+    }
+
+    #[test]
+    fn an_emulator_that_an_earlier_task_brings_is_not_missing() {
+        const EMULATOR: &str = "/usr/libexec/qemu-kvm";
+        let text = format!("<domain><devices><emulator>{EMULATOR}</emulator></devices></domain>");
+        let domain = parse(&text).unwrap();
+        let known = |host: &Machine| {
+            let mut paths = BTreeMap::new();
+            read(host, &domain, &mut paths);
+            paths.get(EMULATOR).map(|reach| reach.exists)
+        };
+        let host = machine(&[("/etc/os-release", "ID=rocky\nVERSION_ID=9.4\n"), ("/usr/libexec/x", "")]);
+        assert_eq!(known(&host), Some(false));
+        let effect = Effect::Package { name: "qemu-kvm".into(), version: None, present: true };
+        predict(&host, &Op::Run(Run::new(["dnf"], vec![effect]))).unwrap();
+        assert_eq!(known(&host), None);
+        // QEMU is there, and under another path than the one that is named.
+        let other = Effect::File { path: "/usr/bin/qemu-system-x86_64".into(), content: Some("x".into()), mode: None };
+        predict(&host, &Op::Run(Run::new(["t"], vec![other]))).unwrap();
+        assert_eq!(known(&host), Some(false));
     }
 
     #[test]
