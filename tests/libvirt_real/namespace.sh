@@ -16,8 +16,14 @@ done
 [ -e /usr/libexec/qemu-kvm ] || ln -s /usr/bin/qemu-system-x86_64 /usr/libexec/qemu-kvm
 # QEMU as root and without what only a whole machine has: guests that are emulated really start.
 mkdir -p /etc/libvirt /run/libvirt
-printf '%s\n' 'user = "root"' 'group = "root"' 'namespaces = []' 'cgroup_controllers = []' 'security_driver = "none"' \
-    >>/etc/libvirt/qemu.conf
+controllers=
+if [ -n "$VFIO_PROVISION_TEST_CGROUPS" ]; then
+    # Groups are the whole machine's: only where somebody says so. Those of version 2 without a controller confuse libvirt.
+    controllers='"cpu", "cpuset", "memory", "blkio"'
+    umount /sys/fs/cgroup/unified 2>/dev/null || true
+fi
+printf '%s\n' 'user = "root"' 'group = "root"' 'namespaces = []' "cgroup_controllers = [$controllers]" \
+    'security_driver = "none"' >>/etc/libvirt/qemu.conf
 ip link set lo up
 virtlogd -d
 libvirtd -d
@@ -29,5 +35,7 @@ until virsh -c qemu:///system version >/dev/null 2>&1; do
 done
 # Not in place of this shell, which is process 1 here and takes in whoever loses its parent: libvirt waits for a QEMU that
 # nobody has taken in.
-"$@"
-exit $?
+code=0
+"$@" || code=$?
+[ -z "$VFIO_PROVISION_TEST_CGROUPS" ] || rmdir /sys/fs/cgroup/*/machine 2>/dev/null || true
+exit $code

@@ -136,6 +136,11 @@ fn comparable(defined: &Element, live: &Element) -> Element {
     }
     if let Some(vcpu) = stated.get_mut("vcpu") {
         vcpu.unset("placement");
+        // All of them, where nobody says how many are in use.
+        if vcpu.attribute("current").is_none() && live.get("vcpu").is_some_and(|live| live.text() == vcpu.text()) {
+            let all = vcpu.text();
+            vcpu.set("current", all);
+        }
     }
     // Which of them can be taken away again, and in which order they came, is QEMU's to say.
     for vcpu in stated.get_mut("vcpus").into_iter().flat_map(Element::elements_mut) {

@@ -126,7 +126,7 @@ const TUNING: &[(&str, &str, &[&str], &[&str])] = &[
     ("<vcpu current='1'>4</vcpu>", "<vcpu>4</vcpu>", &["setvcpus g 4 --live"], &[]),
     // None of them was plugged in, so none can go; and there can't be more than there were.
     ("<vcpu current='3'>4</vcpu>", "<vcpu current='1'>4</vcpu>", &[], &["vcpus in use"]),
-    ("<vcpu current='1'>4</vcpu>", "<vcpu current='2'>8</vcpu>", &[], &["vcpus", "vcpus in use"]),
+    ("<vcpu current='1'>4</vcpu>", "<vcpu current='2'>8</vcpu>", &[], &["vcpus in use", "vcpus"]),
     (
         "<cputune><vcpupin vcpu='0' cpuset='0'/></cputune>",
         "<cputune><vcpupin vcpu='0' cpuset='1,2,3'/><emulatorpin cpuset='0'/></cputune>",
@@ -338,9 +338,9 @@ fn a_saved_plan_holds_when_libvirt_completes_the_definition() {
 #[test]
 fn a_new_interface_has_its_own_address_whatever_becomes_of_the_others() {
     let with = |interfaces: &str, host: &Machine| {
-        let text = "name: n\nmemory: 1 GiB\nidentity: ws01\ninterfaces: ";
+        let text = "name: lan\nmemory: 1 GiB\nidentity: ws01\ninterfaces: ";
         apply(host, "libvirt_domain", yaml(&format!("{text}{interfaces}\n"))).unwrap();
-        let xml = xml_of(host, "n");
+        let xml = xml_of(host, "lan");
         let all = xml.get("devices").unwrap().named("interface").map(|nic| {
             let mac = nic.get("mac").and_then(|mac| mac.attribute("address")).unwrap_or("none").to_string();
             (nic.get("source").unwrap().attributes[0].1.clone(), mac)
@@ -352,13 +352,15 @@ fn a_new_interface_has_its_own_address_whatever_becomes_of_the_others() {
     // The first goes to another bridge while a second comes.
     let both = with("[{bridge: br1}, {bridge: br2}]", &host);
     assert_eq!(both["br1"], first["br0"]);
-    let second = identity::mac("ws01", "n", &[first["br0"].clone()]);
+    let second = identity::mac("ws01", "lan", &[first["br0"].clone()]);
     assert_eq!(both["br2"], second);
     // One that somebody added by hand is theirs, and another new one is not left without.
-    let mut virt = host.virt(VirtKind::Domain, "n").unwrap().unwrap();
+    let mut virt = host.virt(VirtKind::Domain, "lan").unwrap().unwrap();
     let theirs = "<interface type='bridge'><mac address='52:54:00:99:99:99'/><source bridge='hand'/></interface>";
-    virt.xml = virt.xml.replacen("<interface", &format!("{theirs}<interface"), 1);
-    host.put_virt(VirtKind::Domain, "n", Some(virt)).unwrap();
+    let mut edited = xml::parse(&virt.xml).unwrap();
+    edited.get_mut("devices").unwrap().nodes.push(xml::Node::Element(xml::parse(theirs).unwrap()));
+    virt.xml = edited.print();
+    host.put_virt(VirtKind::Domain, "lan", Some(virt)).unwrap();
     let three = with("[{bridge: br1}, {bridge: br3}, {bridge: br4}]", &host);
     assert_eq!((&three["br1"], &three["hand"]), (&first["br0"], &"52:54:00:99:99:99".to_string()));
     assert_eq!(three["br3"], second);

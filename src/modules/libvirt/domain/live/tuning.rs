@@ -238,20 +238,13 @@ impl Planner<'_> {
         }
     }
 
-    /// libvirt pins no virtual CPU that is not plugged in, and no thread that there is not.
+    /// libvirt pins no virtual CPU that there can't be, and no thread that there is not.
     fn is_there(&self, kind: &str, which: Option<u32>) -> bool {
         let Some(number) = which else { return true };
         if kind == "iothreadpin" {
             return threads(self.live).is_some_and(|ids| ids.contains(&number));
         }
-        let listed = self.live.get("vcpus").and_then(|list| {
-            let id = number.to_string();
-            list.elements().find(|vcpu| vcpu.attribute("id") == Some(&id)).map(|vcpu| vcpu.attribute("enabled"))
-        });
-        match listed {
-            Some(enabled) => enabled == Some("yes"),
-            None => counts(self.live).is_none_or(|(_, current)| u64::from(number) < current),
-        }
+        counts(self.live).is_none_or(|(most, _)| u64::from(number) < most)
     }
 
     fn cpu_time(&mut self, defined: &Element) {
