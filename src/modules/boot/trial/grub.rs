@@ -179,6 +179,14 @@ pub fn with_more(args: &str, more: &str) -> String {
     }
 }
 
+/// Without the double blanks that grub-mkconfig leaves where one of its variables is empty: a dry run does not foresee them.
+fn single_spaced(args: &str) -> String {
+    if args.contains(['\'', '"', '\\']) {
+        return args.to_string();
+    }
+    args.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Our lines: the entry on trial, the one from before, and the choice between them.
 pub fn write(boot: &Boot, marks: &Marks, from: &BootEntry, to: &BootEntry, from_image: Option<&str>) -> String {
     let running = quoted(&marks.from_args);
@@ -196,7 +204,7 @@ pub fn write(boot: &Boot, marks: &Marks, from: &BootEntry, to: &BootEntry, from_
     });
     let instead = kept.as_ref().map(|(path, kept)| (*path, kept.as_str()));
     let (from_options, before) = entry(boot, from, &Body { args: &running, instead, otherwise: None });
-    let once = with_more(to.raw_args(), &marks.guard_arguments());
+    let once = with_more(&single_spaced(to.raw_args()), &marks.guard_arguments());
     let (to_options, trial) = entry(boot, to, &Body { args: &once, instead: None, otherwise: Some(&before) });
     let name = |what: &str, release: &Option<String>| {
         format!("{what} (vfio-provision): Linux {}", release.as_deref().unwrap_or("?")).replace('\'', "")
@@ -263,5 +271,7 @@ mod tests {
         );
         assert_eq!(with_more("a b -- single", "c"), "a b c -- single");
         assert_eq!(with_more("", "c"), "c");
+        assert_eq!(single_spaced("ro console=ttyS0  intel_iommu=on"), "ro console=ttyS0 intel_iommu=on");
+        assert_eq!(single_spaced("ro 'dyndbg=file  x +p'"), "ro 'dyndbg=file  x +p'");
     }
 }
