@@ -2,6 +2,7 @@
 
 pub mod around;
 pub mod corpus;
+pub mod described;
 pub mod firmware;
 mod quick;
 

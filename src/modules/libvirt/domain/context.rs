@@ -44,8 +44,7 @@ impl LibvirtDomain {
             Some(name) if current.is_none() && self.definition.is_none() => Some(presets::find(name)?.firmware),
             _ => None,
         };
-        let free = self.loader.is_none() && self.kernel.is_none();
-        let asked = self.firmware.or(of_preset.filter(|_| free));
+        let asked = self.firmware.or(of_preset.filter(|_| render::is_free(self)));
         let Some(firmware @ (Firmware::Ovmf | Firmware::OvmfSecureboot)) = asked else { return Ok(None) };
         let secure = firmware == Firmware::OvmfSecureboot;
         let machine = self

@@ -75,7 +75,11 @@ pub fn identity(device: &Element) -> Option<String> {
             }
         }),
         "serial" | "parallel" => Some(format!("port {}", child("target", "port")?)),
-        "console" => Some(format!("{} {}", child("target", "type")?, child("target", "port")?)),
+        // What libvirt writes down of a console that says no more.
+        "console" => {
+            let of = |name: &str, default: &str| child("target", name).unwrap_or_else(|| default.to_string());
+            Some(format!("{} {}", of("type", "serial"), of("port", "0")))
+        }
         "shmem" => own("name"),
         "audio" => own("id"),
         "sound" | "watchdog" | "panic" => own("model"),
@@ -197,8 +201,13 @@ pub enum Takeover<'a> {
 }
 
 /// There is only one of these, or libvirt adds one by itself: whatever is stated takes its place.
-fn is_only_one(name: &str) -> bool {
-    matches!(name, "emulator" | "memballoon" | "video" | "tpm" | "iommu" | "vsock" | "nvram" | "console")
+fn is_only_one(wanted: &Element) -> bool {
+    match wanted.name.as_str() {
+        "emulator" | "memballoon" | "video" | "tpm" | "iommu" | "vsock" | "nvram" => true,
+        // The console that libvirt adds to the first serial port is whatever that is; one that says what it is is another.
+        "console" => wanted.get("target").is_none_or(|target| target.attribute("type").is_none()),
+        _ => false,
+    }
 }
 
 /// Which of the devices there (`current`) each stated one is; all of one sort. First what surely is the same one (a MAC
@@ -257,10 +266,10 @@ pub fn assign(
                 && wanted.attribute("index").unwrap_or("0") == current.attribute("index").unwrap_or("0")
                 && !wanted.attribute("model").is_some_and(is_companion)
         }
-        Takeover::None => is_only_one(&wanted.name),
+        Takeover::None => is_only_one(wanted),
         Takeover::Any => can_change(&wanted.name),
         Takeover::Ours(ours) => {
-            is_only_one(&wanted.name) || (can_change(&wanted.name) && ours.get(at).copied().unwrap_or(false))
+            is_only_one(wanted) || (can_change(&wanted.name) && ours.get(at).copied().unwrap_or(false))
         }
     });
     // These have no name of their own: any of them is as good as another.
@@ -293,4 +302,31 @@ pub fn assign_since(
     let then: Vec<Option<usize>> = (0..current.len()).map(find).collect();
     let ours: Vec<bool> = then.iter().map(Option::is_some).collect();
     Assigned { now: assign(wanted, current, Takeover::Ours(&ours), holds), then }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modules::libvirt::xml::parse;
+
+    #[test]
+    fn which_console_is_meant() {
+        let parsed = |list: &[&str]| -> Vec<Element> { list.iter().map(|text| parse(text).unwrap()).collect() };
+        let assigned = |wanted: &[&str], current: &[&str], takeover: Takeover<'_>| {
+            let (wanted, current) = (parsed(wanted), parsed(current));
+            assign(&wanted.iter().collect::<Vec<_>>(), &current.iter().collect::<Vec<_>>(), takeover, &|_, _| false)
+        };
+        let serial = "<console type='pty'><target type='serial' port='0'/></console>";
+        let virtio = "<console type='pty'><target type='virtio' port='0'/></console>";
+        let sclp = "<console type='pty'><target type='sclp' port='0'/></console>";
+        let stated = "<console type='pty'><target type='virtio'/></console>";
+        // Beside the one that libvirt adds for a serial port.
+        assert_eq!(assigned(&[stated], &[serial, virtio], Takeover::Any), [Some(1)]);
+        assert_eq!(assigned(&[stated, stated], &[serial, virtio, virtio], Takeover::Any), [Some(1), Some(2)]);
+        assert_eq!(assigned(&[stated], &[serial], Takeover::None), [None]);
+        // Who does not say which means the first, whatever libvirt made of it.
+        for first in [serial, sclp] {
+            assert_eq!(assigned(&["<console type='pty'/>"], &[first], Takeover::None), [Some(0)]);
+        }
+    }
 }

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::modules::libvirt::domain::devices::pci_source;
+use crate::modules::libvirt::domain::normal::amount;
 use crate::modules::libvirt::values::{Size, number};
 use crate::modules::libvirt::xml::{Element, Node};
 
@@ -33,6 +34,7 @@ pub fn device(device: &Element) -> Vec<(&'static str, Value)> {
         "controller" => Some(("controllers", controller(device))),
         "tpm" => Some(("tpm", tpm(device))),
         "rng" => Some(("rng", rng(device))),
+        "shmem" if is_looking_glass(device) => Some(("looking_glass", looking_glass(device))),
         "watchdog" => Some(("watchdog", watchdog(device))),
         "iommu" => Some(("iommu", iommu(device))),
         "vsock" => Some(("vsock", vsock(device))),
@@ -455,6 +457,15 @@ fn rng(rng: &Element) -> Params {
         .number("rate_bytes", &["rate"], "bytes")
         .number("rate_period", &["rate"], "period")
         .into
+}
+
+fn is_looking_glass(shmem: &Element) -> bool {
+    let model = shmem.get("model").and_then(|model| model.attribute("type"));
+    shmem.attribute("name") == Some("looking-glass") && model == Some("ivshmem-plain")
+}
+
+fn looking_glass(shmem: &Element) -> Params {
+    Put::new(shmem).set("size", shmem.get("size").and_then(amount).map(|size| size.to_string())).into
 }
 
 fn watchdog(watchdog: &Element) -> Params {

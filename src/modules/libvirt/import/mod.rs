@@ -5,6 +5,7 @@
 //! whole description is rendered and compared with the whole domain; where that still differs, the whole domain is kept as
 //! it is (`definition`), and what even then would differ is an error that names it.
 
+mod brief;
 pub mod canonical;
 mod convert;
 mod residual;
@@ -15,6 +16,8 @@ mod shorten;
 mod write;
 
 #[cfg(test)]
+mod brief_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
@@ -23,7 +26,7 @@ use serde_json::{Value, json};
 
 use crate::host::{Error, Result};
 use crate::modules::libvirt::domain::normal::amount;
-use crate::modules::libvirt::domain::render::{self, Context, Wanted};
+use crate::modules::libvirt::domain::render::{self, ChosenFirmware, Context, Wanted};
 use crate::modules::libvirt::domain::{LibvirtDomain, compare};
 use crate::modules::libvirt::xml::{self, Element};
 use canonical::{Difference, Machine, canonical, differences};
@@ -74,7 +77,7 @@ pub fn import(domain: &Element, options: Options) -> Result<Imported> {
         notes.extend(left_out);
         params
     } else {
-        whole(&definition)?
+        in_short(&definition, whole(&definition)?)
     };
     if params.contains_key("definition") {
         notes.push("the short form has no words for this guest: it is here as libvirt has it, as a whole".to_string());
@@ -113,10 +116,13 @@ pub fn rendered(params: &Params) -> std::result::Result<Wanted, String> {
 }
 
 fn rendered_for(params: &Params, current: Option<&Element>) -> std::result::Result<Wanted, String> {
+    rendered_in(params, &Context { current: current.cloned(), ..Context::default() })
+}
+
+fn rendered_in(params: &Params, context: &Context) -> std::result::Result<Wanted, String> {
     let domain: LibvirtDomain =
         crate::modules::read::read(Value::Object(params.clone())).map_err(|wrong| wrong.to_string())?;
-    let context = Context { current: current.cloned(), ..Context::default() };
-    render::render(&domain, &context).map_err(|error| error.to_string())
+    render::render(&domain, context).map_err(|error| error.to_string())
 }
 
 /// Differences in words.
@@ -164,6 +170,29 @@ fn whole(definition: &Element) -> Result<Params> {
         Error::failed(format!("this can't be described without a loss: {}", told(&found)))
             .hint("this is a mistake of this program: please report it, with the XML")
     })
+}
+
+/// The same with shorter words, where there are any.
+fn in_short(definition: &Element, params: Params) -> Params {
+    if params.contains_key("definition") {
+        return params;
+    }
+    let goal = canonical(definition);
+    let comes = |params: &Params, context: &Context| {
+        rendered_in(params, context).is_ok_and(|wanted| differences(&goal, &wanted.xml).is_empty())
+    };
+    let same = |params: &Params| comes(params, &Context::default());
+    // A machine that knows a firmware must not choose one for a guest that has another, or none.
+    let elsewhere = Context { firmware: Some(some_firmware()), ..Context::default() };
+    let everywhere = |params: &Params| {
+        comes(params, &elsewhere) && changes(params, definition).is_ok_and(|changes| changes.is_empty())
+    };
+    brief::brief(params, &brief::Scene { goal: &goal, definition: &goal, same: &same, everywhere: &everywhere })
+}
+
+/// A firmware that no guest has.
+fn some_firmware() -> ChosenFirmware {
+    ChosenFirmware { loader: "/firmware".into(), nvram_template: Some("/variables".into()), format: "raw".into() }
 }
 
 /// Sorts of devices of which there are several.

@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
+use super::brief::{Scene, brief};
 use super::canonical::canonical;
-use super::{Params, changes, whole};
+use super::{Params, changes, rendered_in, some_firmware, whole};
 use crate::host::Result;
-use crate::modules::libvirt::domain::render::has_uefi;
+use crate::modules::libvirt::domain::render::{Context, has_uefi};
 use crate::modules::libvirt::xml::Element;
 
 /// The description, and what was left out, in words.
@@ -21,6 +22,7 @@ pub fn import(definition: &Element) -> Result<(Params, Vec<String>)> {
     // On its own machine it must be what is there.
     match changes(&params, definition) {
         Ok(found) if found.is_empty() => {
+            let params = in_short(params, &reduced, definition);
             let note = "left out is what the machine that has this guest keeps: UUID, MAC and guest addresses, \
                         controllers, QEMU's path, the build of the firmware; elsewhere they would be new";
             Ok((params, vec![note.to_string()]))
@@ -31,6 +33,31 @@ pub fn import(definition: &Element) -> Result<(Params, Vec<String>)> {
         )),
         Err(why) => Ok((whole(definition)?, vec![format!("nothing was left out: {why}")])),
     }
+}
+
+/// With shorter words that say the same: to this machine, and of a new guest.
+fn in_short(params: Params, reduced: &Element, definition: &Element) -> Params {
+    if params.contains_key("definition") {
+        return params;
+    }
+    let context = Context { firmware: Some(some_firmware()), ..Context::default() };
+    let anew = |params: &Params| rendered_in(params, &context).map(|wanted| wanted.xml).ok();
+    let Some(goal) = anew(&params).map(|xml| canonical(&xml)) else { return params };
+    // A card has a place of its own in a new guest, single functions do not.
+    let placeless = without_places(goal);
+    let same = |params: &Params| anew(params).is_some_and(|xml| without_places(canonical(&xml)) == placeless);
+    let everywhere = |params: &Params| changes(params, definition).is_ok_and(|changes| changes.is_empty());
+    let whole = canonical(definition);
+    brief(params, &Scene { goal: reduced, definition: &whole, same: &same, everywhere: &everywhere })
+}
+
+fn without_places(mut domain: Element) -> Element {
+    for device in domain.get_mut("devices").into_iter().flat_map(Element::elements_mut) {
+        if device.name == "hostdev" {
+            device.retain(|child| child.name != "address");
+        }
+    }
+    domain
 }
 
 fn reduce(definition: &Element) -> Element {

@@ -20,6 +20,7 @@ const KEPT: &[&str] = &[
     "xml",
     "target",
     "path",
+    "size",
     "format",
     "mac",
     "mode",
@@ -160,7 +161,8 @@ pub fn item(list: &str, value: Value, same: &dyn Fn(&Value) -> bool) -> Value {
     }
 }
 
-fn leaner(map: Map<String, Value>, same: &dyn Fn(&Map<String, Value>) -> bool) -> Map<String, Value> {
+/// The map without what it can do without, as long as `same` is true of it.
+pub fn leaner(map: Map<String, Value>, same: &dyn Fn(&Map<String, Value>) -> bool) -> Map<String, Value> {
     let mut map = map;
     let names: Vec<String> = map.keys().filter(|name| !KEPT.contains(&name.as_str())).cloned().collect();
     for name in names {
@@ -197,6 +199,7 @@ fn as_word(name: &str, map: &Map<String, Value>) -> Option<Value> {
         "mdevs" if only(&["uuid"]) => text("uuid")?,
         "evdev" if only(&["device"]) => text("device")?,
         "evdev" if map.len() == 3 && text("grab") == Some("all") => text("device")?,
+        "looking_glass" if only(&["size"]) => text("size")?,
         "usb" if only(&["vendor", "product"]) => {
             return Some(json!(format!("{}:{}", text("vendor")?, text("product")?)));
         }

@@ -376,6 +376,8 @@ pub struct LookingGlass {
     pub backend: Option<String>,
     /// The device of `kvmfr`; /dev/kvmfr0 by default.
     pub device: Option<String>,
+    /// More of libvirt's XML: elements as they stand inside `<shmem>`, such as its guest `<address>`.
+    pub xml: Option<String>,
 }
 
 impl FromShort for LookingGlass {

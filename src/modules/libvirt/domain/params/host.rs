@@ -24,6 +24,9 @@ pub struct Gpu {
     pub not_boot_display: Flag,
     /// Only a card near this NUMA node.
     pub numa_node: Option<u32>,
+    /// Only these functions of the card, by their numbers, such as [0, 1]. All that the machine's card has by default.
+    #[serde(default)]
+    pub functions: Vec<u8>,
     /// Where the guest sees the card: bus and slot, such as "05:00". A place that is free is chosen for a new card with
     /// several functions; a card that the guest has already stays where it is.
     pub guest_slot: Option<Text>,

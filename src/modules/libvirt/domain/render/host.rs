@@ -59,6 +59,17 @@ impl Build<'_> {
                 .hint("give its address, such as \"0000:82:00.0\""));
             }
         };
+        if let Some(any) = functions.first().copied().filter(|_| !gpu.functions.is_empty()) {
+            if gpu.functions.iter().any(|function| *function > 7) {
+                return Err(Error::parameters(format!("{what}.functions: a card has functions 0 to 7")));
+            }
+            functions = gpu.functions.iter().map(|function| PciAddress { function: *function, ..any }).collect();
+            functions.sort();
+            functions.dedup();
+            if let Some(address) = gpu.address.filter(|address| !functions.contains(&address.0)) {
+                return Err(Error::parameters(format!("{what}.functions: {} is not among them", address.0)));
+            }
+        }
         // The one that is meant comes first, and has what is said of the card.
         let first = gpu.address.map(|address| address.0).or(functions.first().copied());
         functions.sort();

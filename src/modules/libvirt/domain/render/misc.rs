@@ -287,7 +287,10 @@ impl Build<'_> {
                 .with("name", "looking-glass")
                 .child(Element::new("model").with("type", "ivshmem-plain"))
                 .child(leaf("size", (size.0 >> 20).to_string()).with("unit", "M"));
+            let element = with_xml(element, "looking_glass", glass.xml.as_ref())?;
             self.device("looking_glass", element);
+        } else if glass.xml.is_some() {
+            return Err(Error::parameters("looking_glass: `backend: kvmfr` has no <shmem> that xml could go into"));
         }
         Ok(())
     }

@@ -32,6 +32,7 @@ use crate::modules::params::Flag;
 use merge::{FROM, Part};
 
 pub use explain::explain;
+pub use os::is_free;
 
 /// A firmware as chosen on the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,12 +3,24 @@
 use super::*;
 use crate::modules::libvirt::domain::params::Interface;
 
+/// Is it the network card with this MAC address?
+fn is_card(part: &Part, mac: &str) -> bool {
+    part.stated
+        .as_ref()
+        .is_some_and(|device| device.name == "interface" && devices::mac(device).as_deref() == Some(mac))
+}
+
 impl Build<'_> {
     /// `interfaces`.
     pub(super) fn interfaces(&mut self) -> Result<()> {
         for (at, interface) in self.domain.interfaces.iter().flat_map(|list| list.iter()).enumerate() {
             let what = format!("interfaces[{at}]");
             let (stated, chosen) = self.interface(&interface.0, &what)?;
+            let mac = devices::mac(&stated);
+            // A card is found again by its address: two with one would change places for ever.
+            if let Some(mac) = mac.filter(|mac| self.parts.iter().any(|part| is_card(part, mac))) {
+                return Err(Error::parameters(format!("{what}: another card of this guest has the MAC address {mac}")));
+            }
             match chosen {
                 Some(chosen) => {
                     let why = self.preset_name();

@@ -4,6 +4,16 @@ use super::merge::WHOLE;
 use super::*;
 use crate::modules::libvirt::domain::params::Firmware;
 
+/// Is nothing said of what the guest starts with, so that a preset chooses?
+pub fn is_free(domain: &LibvirtDomain) -> bool {
+    let said = |os: &Element| os.attribute("firmware").is_some() || os.get("loader").is_some();
+    let in_xml = || {
+        let block = domain.xml.as_ref().and_then(|text| merge::fragment(text, "xml").ok());
+        block.is_some_and(|block| block.get("os").is_some_and(said))
+    };
+    domain.loader.is_none() && domain.kernel.is_none() && !in_xml()
+}
+
 impl Build<'_> {
     /// What stands at the top of a domain.
     pub(super) fn head(&mut self) -> Result<()> {
@@ -87,7 +97,7 @@ impl Build<'_> {
     /// The firmware that the guest gets: stated, or a preset's for a guest that is new.
     pub(super) fn firmware(&self) -> Option<Firmware> {
         self.domain.firmware.or_else(|| {
-            let free = self.is_new() && self.domain.loader.is_none() && self.domain.kernel.is_none();
+            let free = self.is_new() && is_free(self.domain);
             self.preset.filter(|_| free).map(|preset| preset.firmware)
         })
     }

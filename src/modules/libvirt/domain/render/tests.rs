@@ -486,6 +486,13 @@ fn what_can_not_be_is_refused_with_a_way_out() {
         ("looking_glass: 100 MiB", &["power of two"]),
         ("gpus: ['82:00.0'], pci: ['82:00.0']", &["given twice"]),
         ("uuid: x1234", &["is not a UUID"]),
+        (
+            "interfaces: [{bridge: a, mac: '52:54:00:AA:00:01'}, {bridge: b, mac: '52:54:00:aa:00:01'}]",
+            &["interfaces[1]", "another card of this guest has the MAC address 52:54:00:aa:00:01"],
+        ),
+        ("gpus: [{address: '82:00.0', functions: [1]}]", &["gpus[0].functions", "is not among them"]),
+        ("gpus: [{address: '82:00.0', functions: [0, 8]}]", &["functions 0 to 7"]),
+        ("looking_glass: {backend: kvmfr, xml: '<address/>'}", &["has no <shmem>"]),
         ("features: {hyperv: {relaxd: true}}", &["did you mean `relaxed`?"]),
         ("xml: '<a>'", &["parameter `xml`"]),
         ("xml: 'text'", &["there is text"]),

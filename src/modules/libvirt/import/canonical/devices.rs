@@ -21,6 +21,8 @@ pub fn canonical(devices: &mut Element, machine: Machine) {
     let mut consoles = 0;
     let mut videos = 0;
     let any_serial = devices.named("serial").next().is_some();
+    // libvirt adds one where there is none; beside others it is one of them, and sound cards name it by its number.
+    let only_audio = devices.named("audio").count() == 1;
     for device in devices.elements_mut() {
         match device.name.as_str() {
             "serial" => {
@@ -55,7 +57,8 @@ pub fn canonical(devices: &mut Element, machine: Machine) {
         }
         "audio" => {
             let kind = if spice { "spice" } else { "none" };
-            !(device.nodes.is_empty()
+            !(only_audio
+                && device.nodes.is_empty()
                 && device.attribute("type") == Some(kind)
                 && device.attribute("id").unwrap_or("1") == "1"
                 && device.attributes.len() <= 2)
