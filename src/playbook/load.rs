@@ -224,9 +224,13 @@ impl Loader {
                 defaults: part("defaults_from"),
                 handlers: part("handlers_from"),
             };
+            let again = match params.get("allow_duplicates") {
+                Some(word) => keys::truth("`allow_duplicates`", word, &mut self.errors)?.as_bool().unwrap_or(true),
+                None => true,
+            };
             let span = role.span.clone();
             let role = self.role_of(&role, &from, origin)?;
-            return Some(Item::Role(Arc::new(RoleUse { role, common, span })));
+            return Some(Item::Role(Arc::new(RoleUse { role, common, span, again })));
         }
         let file = self.fixed_name("import_tasks", params.get("file")?)?;
         let path = self.find_tasks(&file, origin)?;

@@ -281,6 +281,9 @@ pub struct RoleUse {
     pub common: Common,
     /// Where it is used.
     pub span: Span,
+    /// Does it run even if the role has run with the same parameters before? By `include_role` and `import_role` it does unless
+    /// they say `allow_duplicates: false`.
+    pub again: bool,
 }
 
 /// What a role is, without its tasks.

@@ -90,11 +90,11 @@ impl Loader {
                     self.errors.push(if problem.help.is_none() { problem.help(help) } else { problem });
                 }
             }
-            return Some(Arc::new(RoleUse { role: role?, common, span: name.span }));
+            return Some(Arc::new(RoleUse { role: role?, common, span: name.span, again: false }));
         }
         let name = self.fixed_name("a role", node)?;
         let role = self.role_of(&name, &RoleFrom::default(), origin)?;
-        Some(Arc::new(RoleUse { role, common: super::Common::default(), span: name.span }))
+        Some(Arc::new(RoleUse { role, common: super::Common::default(), span: name.span, again: false }))
     }
 
     /// The role of a name, read whole; `None` after an error.

@@ -205,8 +205,12 @@ impl HostRun<'_> {
             let mut loader = self.shared.loader.lock().unwrap_or_else(|broken| broken.into_inner());
             loader.role(&name, &from, task).map_err(all_of)?
         };
+        let again = match parameters.get("allow_duplicates") {
+            Some(Value::String(word)) => crate::yaml::truth(word).unwrap_or(true),
+            other => other.and_then(Value::as_bool).unwrap_or(true),
+        };
         let context = self.below(task, context)?;
-        let use_ = Arc::new(RoleUse { role, common: Common::default(), span: task.span.clone() });
+        let use_ = Arc::new(RoleUse { role, common: Common::default(), span: task.span.clone(), again });
         for handler in &use_.role.handlers {
             if !self.handlers.iter().any(|(_, known)| Arc::ptr_eq(known, handler)) {
                 self.handlers.push((Some(Arc::clone(&use_)), Arc::clone(handler)));

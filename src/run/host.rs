@@ -260,7 +260,8 @@ impl<'a> HostRun<'a> {
     }
 
     pub(super) fn role(&mut self, use_: &Arc<RoleUse>, context: &Context, play: &PlayRun) -> Flow {
-        if !use_.role.head.allow_duplicates && !self.roles_done.insert(use_.identity()) {
+        let first = self.roles_done.insert(use_.identity());
+        if !first && !use_.again && !use_.role.head.allow_duplicates {
             return Flow::Next;
         }
         let context = context.in_role(use_);
