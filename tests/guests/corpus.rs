@@ -430,6 +430,12 @@ fn said_once(mut domain: Element) -> Element {
             "interface" => {
                 device.retain(|child| !said(child, "link", ("state", "up")) && !said(child, "driver", ("name", "vfio")))
             }
+            // libvirt numbers consoles by their places when it reads them again, and not before.
+            "console" => {
+                if let Some(target) = device.get_mut("target") {
+                    target.unset("port");
+                }
+            }
             _ => {}
         }
     }

@@ -75,11 +75,8 @@ pub fn identity(device: &Element) -> Option<String> {
             }
         }),
         "serial" | "parallel" => Some(format!("port {}", child("target", "port")?)),
-        // What libvirt writes down of a console that says no more.
-        "console" => {
-            let of = |name: &str, default: &str| child("target", name).unwrap_or_else(|| default.to_string());
-            Some(format!("{} {}", of("type", "serial"), of("port", "0")))
-        }
+        // libvirt numbers consoles anew by their places, each time it reads them.
+        "console" => Some(child("target", "type").unwrap_or_else(|| "serial".to_string())),
         "shmem" => own("name"),
         "audio" => own("id"),
         "sound" | "watchdog" | "panic" => own("model"),
@@ -317,7 +314,7 @@ mod tests {
             assign(&wanted.iter().collect::<Vec<_>>(), &current.iter().collect::<Vec<_>>(), takeover, &|_, _| false)
         };
         let serial = "<console type='pty'><target type='serial' port='0'/></console>";
-        let virtio = "<console type='pty'><target type='virtio' port='0'/></console>";
+        let virtio = "<console type='pty'><target type='virtio' port='1'/></console>";
         let sclp = "<console type='pty'><target type='sclp' port='0'/></console>";
         let stated = "<console type='pty'><target type='virtio'/></console>";
         // Beside the one that libvirt adds for a serial port.

@@ -466,7 +466,8 @@ fn character(name: &str, port: &Character, what: &str) -> Result<Element> {
         _ => &["virtio", "xen"],
     };
     let target = some_of(&format!("{what}.target"), port.target.as_deref(), known)?;
-    let number = port.number.map(|number| number.to_string());
+    // That of a console is its place, whatever is asked for.
+    let number = port.number.filter(|_| name != "console").map(|number| number.to_string());
     if name == "channel" {
         let Some(channel) = &port.name else {
             return Err(Error::parameters(format!("{what}: a channel needs a name, such as org.qemu.guest_agent.0")));

@@ -386,7 +386,8 @@ fn character(device: &mut Element, machine: Machine) {
                 target.retain(|child| !(child.name == "model" && child.attribute("name") == Some("isa-serial")));
             }
             "channel" => target.unset("state"),
-            "console" => default(target, &[("port", "0")]),
+            // Its place among the others, whatever was asked for.
+            "console" => target.unset("port"),
             _ => {}
         }
     }
