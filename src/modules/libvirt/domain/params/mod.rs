@@ -51,7 +51,7 @@ pub struct LibvirtDomain {
     #[serde(default)]
     pub state: State,
     /// While it runs: change what can be changed without a restart (drives, network cards, host devices, media, memory
-    /// within its limit, …). Without it, and for all else, `restart_required` says what waits. No by default.
+    /// and virtual CPUs within their limits, pins, I/O threads, limits and shares, …). Without it, and for all else, `restart_required` says what waits. No by default.
     #[serde(default)]
     pub live: Flag,
     /// With `state: shutdown`: seconds that it has to shut down by itself; 180 by default.
