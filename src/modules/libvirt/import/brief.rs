@@ -36,9 +36,12 @@ pub fn brief(params: Params, scene: &Scene<'_>) -> Params {
     ordered(preset(best, scene))
 }
 
+/// A device of the host, and its domain, bus and slot in the guest if its function is the same there.
+type Passed = (PciAddress, Option<[u64; 3]>);
+
 /// Functions of one card of the host that are one device in the guest too, by the card.
 fn groups(definition: &Element) -> BTreeMap<PciAddress, Vec<u8>> {
-    let mut groups: BTreeMap<PciAddress, Vec<(PciAddress, Option<[u64; 3]>)>> = BTreeMap::new();
+    let mut groups: BTreeMap<PciAddress, Vec<Passed>> = BTreeMap::new();
     for device in definition.get("devices").into_iter().flat_map(|devices| devices.named("hostdev")) {
         let Some(source) = pci_source(device) else { continue };
         let place = device.get("address").and_then(|address| {
@@ -258,7 +261,8 @@ fn fitting(goal: &Element) -> Vec<&'static str> {
                 Some(known) => known == *name,
                 None => !windows(name) && *name != "freebsd",
             },
-            None => !server(name) && !(windows(name) && sockets > 2),
+            // No Windows client takes more than two sockets.
+            None => !(server(name) || windows(name) && sockets > 2),
         })
         .collect()
 }
