@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Params;
 use super::residual::one_line;
-use super::shorten::{leaner, ordered};
+use super::shorten::{leaner, leaner_but, ordered};
 use super::write::{Comments, yaml};
 use crate::modules::libvirt::domain::devices::pci_source;
 use crate::modules::libvirt::domain::presets;
@@ -212,23 +212,7 @@ fn lean(params: Params, same: &dyn Fn(&Params) -> bool) -> Params {
         "gpus",
         "pci",
     ];
-    let mut best = params;
-    let names: Vec<String> = best.keys().filter(|name| !KEPT.contains(&name.as_str())).cloned().collect();
-    for name in names {
-        let mut without = best.clone();
-        without.shift_remove(&name);
-        if same(&without) {
-            best = without;
-        } else if let Some(Value::Object(map)) = best.get(&name).cloned() {
-            let with = |map: &Params| {
-                let mut with = best.clone();
-                with.insert(name.clone(), Value::Object(map.clone()));
-                with
-            };
-            let less = leaner(map, &|map| same(&with(map)));
-            best = with(&less);
-        }
-    }
+    let mut best = leaner_but(KEPT, params, same);
     let disks = best.get("disks").and_then(Value::as_array).cloned().unwrap_or_default();
     for (at, disk) in disks.into_iter().enumerate() {
         let Value::Object(disk) = disk else { continue };

@@ -163,8 +163,17 @@ pub fn item(list: &str, value: Value, same: &dyn Fn(&Value) -> bool) -> Value {
 
 /// The map without what it can do without, as long as `same` is true of it.
 pub fn leaner(map: Map<String, Value>, same: &dyn Fn(&Map<String, Value>) -> bool) -> Map<String, Value> {
+    leaner_but(KEPT, map, same)
+}
+
+/// The same, and what is named here stays in the outermost map.
+pub fn leaner_but(
+    kept: &[&str],
+    map: Map<String, Value>,
+    same: &dyn Fn(&Map<String, Value>) -> bool,
+) -> Map<String, Value> {
     let mut map = map;
-    let names: Vec<String> = map.keys().filter(|name| !KEPT.contains(&name.as_str())).cloned().collect();
+    let names: Vec<String> = map.keys().filter(|name| !kept.contains(&name.as_str())).cloned().collect();
     for name in names {
         let mut without = map.clone();
         without.shift_remove(&name);
