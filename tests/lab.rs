@@ -97,19 +97,32 @@ fn main() {
         println!("lab: skipped ({why})");
         return;
     }
-    let mut outcomes: Vec<Outcome> = Vec::new();
-    for one in chosen {
-        println!("lab: {} …", one.name);
-        let begun = Instant::now();
-        let mut lab =
-            Lab { options: options.clone(), name: one.name.into(), kind: one.kind, report: Report::default() };
-        let passed = catch_unwind(AssertUnwindSafe(|| (one.run)(&mut lab))).is_ok();
-        let outcome = Outcome { name: one.name.into(), passed, took: begun.elapsed(), report: lab.report };
-        println!("{}", outcome.line());
-        outcomes.push(outcome);
-    }
+    let outcomes = run(&options, chosen);
     print!("{}", lab::report::summary(&outcomes));
     if outcomes.iter().any(|outcome| !outcome.passed) {
         std::process::exit(1);
     }
+}
+
+/// The scenarios of one machine run one after another, as some begin where another has ended; the two machines' at the same
+/// time.
+fn run(options: &Options, chosen: Vec<&'static Scenario>) -> Vec<Outcome> {
+    let (debian, el): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|one| one.kind == Kind::Debian);
+    let all = |some: Vec<&Scenario>| some.into_iter().map(|one| run_one(options, one)).collect::<Vec<_>>();
+    std::thread::scope(|scope| {
+        let beside = scope.spawn(|| all(el));
+        let mut outcomes = all(debian);
+        outcomes.extend(beside.join().expect("a scenario's panic is caught"));
+        outcomes
+    })
+}
+
+fn run_one(options: &Options, one: &Scenario) -> Outcome {
+    println!("lab: {} …", one.name);
+    let begun = Instant::now();
+    let mut lab = Lab { options: options.clone(), name: one.name.into(), kind: one.kind, report: Report::default() };
+    let passed = catch_unwind(AssertUnwindSafe(|| (one.run)(&mut lab))).is_ok();
+    let outcome = Outcome { name: one.name.into(), passed, took: begun.elapsed(), report: lab.report };
+    println!("{}", outcome.line());
+    outcome
 }

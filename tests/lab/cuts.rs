@@ -1,13 +1,30 @@
 //! The power is cut at moments of the site: each time the machine boots by itself, and the next run converges.
+//!
+//! A process that is killed leaves of its files what the kernel has of them at that moment. So QEMU is stopped (SIGSTOP), the disk
+//! is copied as it then is, and QEMU goes on: the copy is what `kill -9` at that moment would have left, and one run of the site
+//! gives as many of them as are asked for. The last is taken by really killing QEMU.
 
-use std::process::{Command, Stdio};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::image::{self, Kind};
-use super::machine::{Hardware, Machine, overlay};
+use super::image::Kind;
+use super::machine::{Hardware, Machine};
 use super::program::Controller;
 use super::site::{assert_provisioned, fresh, probe};
 use crate::Lab;
+
+/// How often the site is begun anew, at most, until there are enough moments: a short step may go by unseen.
+const ROUNDS: u32 = 4;
+/// Until then, in seconds after its start, a run of the site is cut at any moment.
+const LENGTH: u64 = 700;
+/// What was seen so long ago may be over.
+const FRESH: Duration = Duration::from_millis(700);
 
 /// A small generator (xorshift): the moments shall be the same again for the same seed.
 struct Dice(u64);
@@ -19,108 +36,208 @@ impl Dice {
         self.0 ^= self.0 << 17;
         self.0 % below.max(1)
     }
-}
 
-/// What goes on when the power goes, and by which command line it is known. The brackets keep the watcher from seeing
-/// itself.
-fn steps(kind: Kind) -> &'static [(&'static str, &'static str)] {
-    match kind {
-        Kind::Debian => &[
-            // Not those that only ask: dpkg-query, `dnf repoquery`.
-            ("dpkg", "[d]pkg .*--(unpack|configure)"),
-            ("the initramfs", "[m]kinitramfs"),
-            ("grub.cfg", "[g]rub-mkconfig"),
-        ],
-        Kind::El => &[("dnf", "[d]nf -y .*install"), ("dracut", "[d]racut --force"), ("grub.cfg", "[g]rub2?-mkconfig")],
+    fn within(&mut self, longest: Duration) -> Duration {
+        Duration::from_millis(self.roll(longest.as_millis() as u64))
     }
 }
 
-/// As many cuts as asked for: in turn inside of packages, initramfs and grub.cfg, and at any moment.
+/// A part of the site that shall not be cut in vain.
+struct Step {
+    what: &'static str,
+    /// A word of its process' command line, …
+    word: &'static str,
+    /// … and one of these. Processes that only ask (dpkg-query, `dnf repoquery`) have none.
+    any: &'static [&'static str],
+    /// So long after it was seen, at most, the power is cut.
+    longest: Duration,
+}
+
+fn steps(kind: Kind) -> [Step; 3] {
+    let step = |what, word, any, seconds| Step { what, word, any, longest: Duration::from_secs(seconds) };
+    match kind {
+        Kind::Debian => [
+            step("dpkg", "dpkg", &["--unpack", "--configure"], 25),
+            step("the initramfs", "mkinitramfs", &[""], 60),
+            step("grub.cfg", "grub-mkconfig", &[""], 3),
+        ],
+        Kind::El => [
+            step("dnf", "dnf", &["install"], 25),
+            step("dracut", "dracut", &["--force", "--kver"], 60),
+            step("grub.cfg", "grub2-mkconfig", &[""], 3),
+        ],
+    }
+}
+
+/// Watches a machine's processes; goes on when it has booted again.
+struct Watch {
+    seen: Arc<Mutex<[Option<Instant>; 3]>>,
+    over: Arc<AtomicBool>,
+    child: Arc<Mutex<Option<Child>>>,
+}
+
+impl Watch {
+    fn new(machine: &Machine, kind: Kind) -> Watch {
+        let watch = Watch { seen: Default::default(), over: Default::default(), child: Default::default() };
+        let (seen, over, running) = (Arc::clone(&watch.seen), Arc::clone(&watch.over), Arc::clone(&watch.child));
+        let steps = steps(kind);
+        // The brackets keep the shell from seeing itself.
+        let patterns = steps.each_ref().map(|step| format!("[{}]{}", &step.word[..1], &step.word[1..])).join("|");
+        let argv = machine.ssh_command();
+        let script = format!("while :; do pgrep -fa '{patterns}'; sleep 0.2; done");
+        std::thread::spawn(move || {
+            while !over.load(Ordering::SeqCst) {
+                let mut command = Command::new(&argv[0]);
+                command.args(&argv[1..]).arg(&script).stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::piped());
+                let mut child = command.spawn().unwrap();
+                let output = child.stdout.take().unwrap();
+                *running.lock().unwrap() = Some(child);
+                for line in BufReader::new(output).lines().map_while(Result::ok) {
+                    for (n, step) in steps.iter().enumerate() {
+                        if line.contains(step.word) && step.any.iter().any(|word| line.contains(word)) {
+                            seen.lock().unwrap()[n] = Some(Instant::now());
+                        }
+                    }
+                }
+                if let Some(mut child) = running.lock().unwrap().take() {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                }
+                std::thread::sleep(Duration::from_millis(500));
+            }
+        });
+        watch
+    }
+
+    /// Does this step run now?
+    fn runs(&self, step: usize) -> bool {
+        self.seen.lock().unwrap()[step].is_some_and(|at| at.elapsed() < FRESH)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        if let Some(child) = self.child.lock().unwrap().as_mut() {
+            let _ = child.kill();
+        }
+    }
+}
+
+/// A disk as the power's end has left it.
+struct Cut {
+    folder: PathBuf,
+    what: String,
+}
+
+/// What is still wanted: so many cuts in each step, and at any moment.
+struct Wanted {
+    steps: [u32; 3],
+    any: u32,
+}
+
+impl Wanted {
+    fn new(cuts: u32) -> Wanted {
+        let each = |n: u32| (cuts + 3 - n) / 4;
+        Wanted { steps: [each(0), each(1), each(2)], any: each(3) }
+    }
+
+    fn all(&self) -> u32 {
+        self.steps.iter().sum::<u32>() + self.any
+    }
+}
+
+/// Applies the site, and takes what is wanted; what this run did not show is still wanted afterwards.
+/// Says what the machine was like before.
+fn round(lab: &mut Lab, dice: &mut Dice, wanted: &mut Wanted, cuts: &mut Vec<Cut>) -> BTreeMap<String, String> {
+    let hardware = Hardware { honest_disk: true, ..Hardware::default() };
+    let (machine, controller) = fresh(lab, &hardware);
+    let before = probe(&machine);
+    let disk = machine.folder().join("disk.qcow2");
+    let place = machine.folder().with_file_name(format!("{}-disks", lab.name.replace('/', "-")));
+    let steps = steps(lab.kind);
+    let watch = Watch::new(&machine, lab.kind);
+    let playbook = Controller::playbook("site.yml").display().to_string();
+    let (mut run, _, _) =
+        controller.start(&["apply", &playbook, "-i", "inventory", "--accept-new-host-keys", "--output", "json"]);
+    let begun = Instant::now();
+    let mut due: [Option<Instant>; 3] = [None; 3];
+    let mut moments: Vec<Duration> = (0..wanted.any).map(|_| dice.within(Duration::from_secs(LENGTH))).collect();
+    moments.sort();
+    moments.reverse();
+    while wanted.all() > 0 && run.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(50));
+        let mut what = None;
+        for (n, step) in steps.iter().enumerate() {
+            if wanted.steps[n] == 0 || !watch.runs(n) {
+                due[n] = None;
+                continue;
+            }
+            let at = *due[n].get_or_insert_with(|| Instant::now() + dice.within(step.longest));
+            if at <= Instant::now() {
+                due[n] = None;
+                wanted.steps[n] -= 1;
+                what = Some(format!("in {}, {} s after the start", step.what, begun.elapsed().as_secs()));
+                break;
+            }
+        }
+        if what.is_none() && moments.last().is_some_and(|at| *at <= begun.elapsed()) {
+            moments.pop();
+            wanted.any -= 1;
+            what = Some(format!("{} s after the start", begun.elapsed().as_secs()));
+        }
+        let Some(what) = what else { continue };
+        let folder = place.join(format!("{}-{}", lab.name.replace('/', "-"), cuts.len() + 1));
+        fs::create_dir_all(&folder).unwrap();
+        machine.freeze();
+        fs::copy(&disk, folder.join("disk.qcow2")).unwrap();
+        if wanted.all() > 0 {
+            machine.thaw();
+        }
+        println!("lab:   {}: cut {}: {what}", lab.name, cuts.len() + 1);
+        cuts.push(Cut { folder, what });
+    }
+    machine.cut();
+    let _ = run.kill();
+    let _ = run.wait();
+    before
+}
+
+/// As many cuts as asked for: inside of packages, initramfs and grub.cfg, and at any moment.
 pub fn cuts(lab: &mut Lab) {
     let mut dice = Dice(lab.options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let steps = steps(lab.kind);
-    let mut longest = 600;
-    for number in 0..lab.options.cuts {
-        let hardware = Hardware { honest_disk: true, ..Hardware::default() };
-        let (machine, controller) = fresh(lab, &hardware);
-        let before = probe(&machine);
-        let playbook = Controller::playbook("site.yml").display().to_string();
-        let arguments = ["apply", playbook.as_str(), "-i", "inventory", "--accept-new-host-keys", "--output", "json"];
-        let begun = Instant::now();
-        let (mut run, _, _) = controller.start(&arguments);
-        let which = (number as usize) % (steps.len() + 1);
-        let what = match steps.get(which) {
-            Some((what, pattern)) => {
-                let seen = wait_for_process(&machine, pattern, &mut run);
-                let more = dice.roll(if which == 0 { 60_000 } else { 8_000 });
-                std::thread::sleep(Duration::from_millis(more));
-                format!("{what}{}, and {more} ms", if seen { "" } else { " (never seen)" })
-            }
-            None => {
-                let after = dice.roll(longest * 1000);
-                while begun.elapsed() < Duration::from_millis(after) && run.try_wait().unwrap().is_none() {
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                format!("after {} s", begun.elapsed().as_secs())
-            }
-        };
-        let folder = machine.folder().to_path_buf();
-        machine.cut();
-        let _ = run.kill();
-        let _ = run.wait();
-        println!("lab:   cut {}: {what}", number + 1);
-
-        let mut machine = Machine::on(&folder, &hardware);
-        lab.report.boots += 1;
-        machine.wait_until_up();
-        controller.reach(&machine);
-        let begun = Instant::now();
-        let mut said = controller.play("apply", "site.yml", &[]);
-        // Cut between a trial's boot and its confirmation, it counts as failed: whether it is tried again is for a person.
-        if said.code == Some(2) && said.failures().contains("not tried again") {
-            lab.report.notes.push(format!("cut {}: the trial boot was cut, and is said to be tried again", number + 1));
-            said = controller.play("apply", "site.yml", &["-e", r#"{"boot_trial": "again"}"#]);
+    let place = super::site::scratch(lab).with_file_name(format!("{}-disks", lab.name.replace('/', "-")));
+    let _ = fs::remove_dir_all(&place);
+    let (mut wanted, mut cuts) = (Wanted::new(lab.options.cuts), Vec::new());
+    let mut before = round(lab, &mut dice, &mut wanted, &mut cuts);
+    for _ in 1..ROUNDS {
+        if wanted.all() > 0 {
+            before = round(lab, &mut dice, &mut wanted, &mut cuts);
         }
-        assert_eq!(said.code, Some(0), "after a cut ({what}) the next run did not converge:\n{}", said.in_short());
-        longest = longest.max(begun.elapsed().as_secs());
-        machine.wait_until_up();
-        lab.report.reboots += machine.resets();
-        assert_provisioned(lab.kind, &before, &probe(&machine));
-        let again = controller.play("apply", "site.yml", &[]).well("the apply after that");
-        assert!(again.changes().is_empty(), "({what}) a second time there is nothing to change:\n{}", again.in_short());
-        lab.report.cuts += 1;
-        lab.report.notes.push(format!("cut {}: {what}", number + 1));
-        machine.cut();
     }
-    // The overlay of the last one is of no use to anybody.
-    let disk = image::folder().join("run").join(lab.name.replace('/', "-")).join("disk.qcow2");
-    let _ = std::fs::remove_file(&disk);
-    overlay(&image::disk(lab.kind), &disk);
+    assert_eq!(wanted.all(), 0, "not all steps were seen often enough: {:?} {}", wanted.steps, wanted.any);
+    for (number, cut) in cuts.iter().enumerate() {
+        survives(lab, number + 1, cut, &before);
+        // A gigabyte each; what the runs said stays.
+        let _ = fs::remove_file(cut.folder.join("disk.qcow2"));
+    }
 }
 
-/// Waits until such a process runs on the machine, or the run is over; says whether it was seen.
-fn wait_for_process(machine: &Machine, pattern: &str, run: &mut std::process::Child) -> bool {
-    let script = format!(
-        "n=0; while [ $n -lt 6000 ]; do pgrep -f '{pattern}' > /dev/null && exit 0; n=$((n+1)); sleep 0.3; done; exit 1"
-    );
-    let mut watcher = Command::new("timeout")
-        .arg("3000")
-        .args(machine.ssh_command())
-        .arg(script)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    loop {
-        if let Some(status) = watcher.try_wait().unwrap() {
-            return status.success();
-        }
-        if run.try_wait().unwrap().is_some() {
-            let _ = watcher.kill();
-            let _ = watcher.wait();
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
+/// The machine boots from that disk, and the next run converges.
+fn survives(lab: &mut Lab, number: usize, cut: &Cut, before: &BTreeMap<String, String>) {
+    let what = &cut.what;
+    let mut machine = Machine::on(&cut.folder, &Hardware { honest_disk: true, ..Hardware::default() });
+    lab.report.boots += 1;
+    machine.wait_until_up();
+    let controller = Controller::new(&cut.folder, lab.kind, &machine);
+    let said = controller.play("apply", "site.yml", &[]);
+    assert_eq!(said.code, Some(0), "after a cut {what} the next run did not converge:\n{}", said.in_short());
+    machine.wait_until_up();
+    lab.report.reboots += machine.resets();
+    assert_provisioned(lab.kind, before, &probe(&machine));
+    let again = controller.play("apply", "site.yml", &[]).well("the apply after that");
+    assert!(again.changes().is_empty(), "({what}) a second time there is nothing to change:\n{}", again.in_short());
+    lab.report.cuts += 1;
+    lab.report.notes.push(format!("cut {number}: {what}"));
+    machine.cut();
 }

@@ -280,6 +280,31 @@ impl Machine {
         self.wait_until_up();
     }
 
+    /// Stops QEMU itself where it stands, all its threads; a machine that is frozen can only go on or be cut.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.child.id()));
+        let stopped = |task: &Path| {
+            // proc(5): the state comes after the name, which is in brackets. A thread that has ended meanwhile stands still.
+            let text = fs::read_to_string(task.join("stat")).unwrap_or_default();
+            text.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('T'))
+        };
+        let begun = Instant::now();
+        while !fs::read_dir(&tasks).unwrap().flatten().all(|task| stopped(&task.path())) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "QEMU does not stand still");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        image::run(Command::new("kill").arg(signal).arg(self.child.id().to_string()));
+    }
+
     /// Cuts the power.
     pub fn cut(mut self) {
         let _ = self.child.kill();

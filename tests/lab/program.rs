@@ -55,6 +55,9 @@ fn program() -> PathBuf {
     let stamp = format!("{:?} {}", meta.modified().unwrap(), meta.len());
     let folder = image::folder().join("program");
     fs::create_dir_all(&folder).unwrap();
+    // The two machines' scenarios run at the same time.
+    let lock = fs::File::create(image::folder().join("program.lock")).unwrap();
+    lock.lock().unwrap();
     let done = folder.join(format!("vfio-provision-{}", image::hash(stamp.as_bytes())));
     if !done.exists() {
         for old in fs::read_dir(&folder).unwrap().flatten() {
@@ -154,7 +157,8 @@ impl Controller {
         let code = child.wait().unwrap().code();
         let said = Said::read(code, &out, &err);
         println!(
-            "lab:   {} {}: exit code {:?} after {} s",
+            "lab:   {}: {} {}: exit code {:?} after {} s",
+            self.folder.file_name().unwrap_or_default().to_string_lossy(),
             arguments[0],
             arguments.get(1).map_or("", |name| name.rsplit('/').next().unwrap_or("")),
             code,
