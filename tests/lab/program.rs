@@ -13,6 +13,9 @@ use super::machine::{Machine, nice};
 /// How long one run of the program may take: package managers and dracut work under emulation.
 const LIMIT: Duration = Duration::from_secs(3600);
 
+/// How long copies of other builds stay.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+
 /// A place from which one machine is provisioned: an inventory, host variables, a home folder.
 pub struct Controller {
     folder: PathBuf,
@@ -60,8 +63,12 @@ fn program() -> PathBuf {
     lock.lock().unwrap();
     let done = folder.join(format!("vfio-provision-{}", image::hash(stamp.as_bytes())));
     if !done.exists() {
-        for old in fs::read_dir(&folder).unwrap().flatten() {
-            let _ = fs::remove_file(old.path());
+        // Another run of the lab may still use a recent one.
+        let old = |meta: fs::Metadata| meta.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > KEPT));
+        for file in fs::read_dir(&folder).unwrap().flatten() {
+            if file.metadata().is_ok_and(old) {
+                let _ = fs::remove_file(file.path());
+            }
         }
         let begun = folder.join("begun");
         image::run(Command::new("strip").arg("--strip-all").arg("-o").arg(&begun).arg(built));
