@@ -19,7 +19,10 @@ fn refused(lab: &mut Lab, machine: &Machine, controller: &Controller, what: &str
             lab.report.notes.push(format!("{what}: {}", why.trim()));
         }
     }
-    assert!(manifest(machine) == files && probe(machine) == state, "{what}: something was changed all the same");
+    for (before, after) in [(files, manifest(machine)), (state, probe(machine))] {
+        let changed: Vec<_> = before.keys().chain(after.keys()).filter(|key| before.get(*key) != after.get(*key)).collect();
+        assert!(changed.is_empty(), "{what}: it was refused, and this was changed all the same: {changed:?}");
+    }
 }
 
 fn devices(list: &str) -> String {
