@@ -128,6 +128,7 @@ fn host(distribution: &Distribution) -> Machine {
         Boot::Cfg(folder) => {
             put("/etc/default/grub", samples::DEBIAN_DEFAULT);
             put(&format!("{folder}/grub.cfg"), samples::DEBIAN_GRUB_CFG);
+            put("/boot/vmlinuz-6.1.0-18-amd64", "x");
             put(&format!("/boot/initrd.img-{RELEASE}"), "x");
         }
         Boot::Shared | Boot::Bls => {

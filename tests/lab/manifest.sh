@@ -6,11 +6,11 @@ for folder; do
     [ -d "$folder" ] && set -- "$@" "$folder"
 done
 # Images of guests, what fills a disk for a test, and what the program keeps for itself are not looked into.
-find "$@" -xdev \( -path /root/.cache -o -path /root/.rpmdb -o -path /var/lib/vfio-provision/runs -o -name '*.qcow2' \
-    -o -name filler \) -prune -o \
+find "$@" -xdev \( -path /root/.cache -o -path /root/.rpmdb -o -path /var/lib/vfio-provision/runs -o -path /var/lib/vfio-provision/lock \
+    -o -name '*.qcow2' -o -name filler \) -prune -o \
     \( -type f -o -type l \) ! -path /etc/machine-id -printf '%p mode %m %u:%g %l\n' > /tmp/manifest.1
-find "$@" -xdev \( -path /root/.cache -o -path /root/.rpmdb -o -path /var/lib/vfio-provision/runs -o -name '*.qcow2' \
-    -o -name filler \) -prune -o \
+find "$@" -xdev \( -path /root/.cache -o -path /root/.rpmdb -o -path /var/lib/vfio-provision/runs -o -path /var/lib/vfio-provision/lock \
+    -o -name '*.qcow2' -o -name filler \) -prune -o \
     -type f ! -path /etc/machine-id -print0 | xargs -0 sha256sum | sed 's/^\(................\)[^ ]*  \(.*\)/\2 content \1/' > /tmp/manifest.2
 sort /tmp/manifest.1 /tmp/manifest.2
 rm /tmp/manifest.1 /tmp/manifest.2

@@ -4,6 +4,7 @@ fails() { if "$@"; then exit 1; fi; }
 installed() { test "$(dpkg-query -W -f '${db:Status-Abbrev}${Version}' "$1")" = "ii $2"; }
 installed vp-demo 1.0-1
 installed vp-pinned 1.1-1
+installed vp-late 1.0-1
 installed vp-tool 1:0.9~rc1-1
 fails dpkg-query -W vp-file
 installed vp-url 4.0-1

@@ -58,6 +58,10 @@ pub fn apt(share: &Path) {
     deb(&files, "vp-url", "4.0-1", "");
     let index = run(Command::new("dpkg-scanpackages").args(["--multiversion", "."]).current_dir(&repository));
     fs::write(repository.join("Packages"), index).unwrap();
+    // What the repository holds one day later.
+    deb(&repository, "vp-late", "1.0-1", "");
+    let index = run(Command::new("dpkg-scanpackages").args(["--multiversion", "."]).current_dir(&repository));
+    fs::write(share.join("Packages.later"), index).unwrap();
 }
 
 /// A key made for one test: gives its home folder and its fingerprint.

@@ -258,6 +258,7 @@ mod tests {
             ("/etc/default/grub", samples::EL7_DEFAULT),
             ("/etc/sysconfig/grub", "-> /etc/default/grub"),
             ("/boot/grub2/grub.cfg", samples::EL7_GRUB_CFG),
+            ("/boot/vmlinuz-3.10.0-514.el7.x86_64", ""),
             ("/proc/cmdline", "BOOT_IMAGE=/vmlinuz-3.10.0-514.el7.x86_64 root=/dev/mapper/cl-root ro rhgb quiet\n"),
         ])
     }
@@ -328,6 +329,7 @@ mod tests {
             ("/etc/os-release", os("centos", "7")),
             ("/etc/default/grub", &right),
             ("/boot/grub2/grub.cfg", samples::EL7_GRUB_CFG),
+            ("/boot/vmlinuz-3.10.0-514.el7.x86_64", ""),
             ("/boot/grub2/grub.cfg.vfio-provision", "half of a file"),
         ]);
         let done = apply(&host, "kernel_cmdline", json!({"present": "intel_iommu=on"})).unwrap();
@@ -336,11 +338,26 @@ mod tests {
     }
 
     #[test]
+    fn a_menu_whose_kernel_is_gone_is_not_made_anew() {
+        let host = machine(&[
+            ("/etc/os-release", os("debian", "12")),
+            ("/etc/default/grub", samples::DEBIAN_DEFAULT),
+            ("/boot/grub/grub.cfg", samples::DEBIAN_GRUB_CFG),
+        ]);
+        let error = plan(&host, "kernel_cmdline", json!({"present": "iommu=pt"})).unwrap_err();
+        assert!(
+            error.message.starts_with("/boot/vmlinuz-6.1.0-18-amd64 is missing, which `Debian GNU/Linux` boots"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn what_a_killed_run_left_is_cleaned_up() {
         let host = machine(&[
             ("/etc/os-release", os("centos", "7")),
             ("/etc/default/grub", samples::EL7_DEFAULT),
             ("/boot/grub2/grub.cfg", samples::EL7_GRUB_CFG),
+            ("/boot/vmlinuz-3.10.0-514.el7.x86_64", ""),
             ("/boot/grub2/grub.cfg.vfio-provision", "half of a file"),
         ]);
         let done = apply(&host, "kernel_cmdline", json!({"absent": ["nomodeset"]})).unwrap();
@@ -401,6 +418,7 @@ mod tests {
             ("/etc/os-release", os("debian", "12")),
             ("/etc/default/grub", samples::DEBIAN_DEFAULT),
             ("/boot/grub/grub.cfg", samples::DEBIAN_GRUB_CFG),
+            ("/boot/vmlinuz-6.1.0-18-amd64", ""),
         ]);
         there_and_back(&host, &["/etc/default/grub.d/90-vfio-provision.cfg", "/boot/grub/grub.cfg"]);
         assert_eq!(read(&host, "/etc/default/grub"), samples::DEBIAN_DEFAULT);
@@ -424,6 +442,7 @@ mod tests {
             ("/etc/default/grub.d/99-x.cfg", "GRUB_CMDLINE_LINUX_DEFAULT=\"console=tty0\"\n"),
             ("/etc/default/grub.d/50-cloudimg-settings.cfg", "GRUB_CMDLINE_LINUX_DEFAULT=\"iommu=soft\"\n"),
             ("/boot/grub/grub.cfg", samples::DEBIAN_GRUB_CFG),
+            ("/boot/vmlinuz-6.1.0-18-amd64", ""),
         ]);
         let error = plan(&host, "kernel_cmdline", json!({"present": "iommu=pt"})).unwrap_err();
         assert!(error.to_string().contains("console=tty0"), "{error}");
@@ -478,6 +497,7 @@ mod tests {
             ("/etc/os-release", os("centos", "7")),
             ("/etc/default/grub", "GRUB_CMDLINE_LINUX=vfio-pci.ids=10de:1430 quiet\n"),
             ("/boot/grub2/grub.cfg", samples::EL7_GRUB_CFG),
+            ("/boot/vmlinuz-3.10.0-514.el7.x86_64", ""),
         ]);
         let error = plan(&broken, "kernel_cmdline", json!({"present": "a"})).unwrap_err().to_string();
         assert!(

@@ -526,13 +526,21 @@ impl Boot {
     /// kernel that boots is still in it, it takes the real one's place. `predicted` is what it will say.
     ///
     /// # Errors
-    /// Trouble reading the machine.
+    /// Trouble reading the machine, and a refusal where the kernel that boots is not there any more: a menu made anew would
+    /// silently boot another one.
     pub fn regenerate(&self, host: &dyn Host, predicted: String, diffs: Vec<Diff>) -> Result<Vec<Action>> {
         let fresh = self.fresh();
         let effects = vec![Effect::File { path: fresh.clone(), content: Some(predicted), mode: Some(0o600) }];
         let make = Run::new([self.tool(host, "mkconfig")?.as_str(), "-o", &fresh], effects);
         let mut validate = vec![vec![self.tool(host, "script-check")?, "%s".into()]];
         if let Ok(default) = self.default_entry() {
+            if !host.exists(&default.path)? {
+                return Err(Error::refused(format!(
+                    "{} is missing, which `{}` boots: a menu made anew would not have it, and boot something else",
+                    default.path, default.title
+                ))
+                .hint("install the kernel's package again, or make another kernel the default, then run this again"));
+            }
             validate.push(vec!["grep".into(), "-qF".into(), "--".into(), default.kernel.clone(), "%s".into()]);
         }
         let place = Op::WriteFile {

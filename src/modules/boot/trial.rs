@@ -21,8 +21,9 @@ use crate::host::{Error, Host, Result};
 /// The kernel argument that tells a trial boot from others.
 pub const TOKEN: &str = "vfio_provision.trial";
 /// What else a trial boot is given, so that one that fails ends by itself: a panic restarts the machine (initramfs-tools
-/// does so too instead of opening a shell), and so does dracut when it does not find the root (dracut.cmdline(7)).
-const ENDS: &[&str] = &["panic=25", "rd.shell=0", "rd.emergency=reboot"];
+/// does so too instead of opening a shell), and so does dracut when it does not find the root (dracut.cmdline(7)): after
+/// 200 s, as it waits for ever by default, and no sooner, as it must be longer than its `rd.retry` of 180 s.
+const ENDS: &[&str] = &["panic=25", "rd.shell=0", "rd.emergency=reboot", "rd.timeout=200"];
 const PANIC: &str = "/proc/sys/kernel/panic";
 
 /// What is written down about a trial where the boot loader's own files are.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::install::apt_update;
+use super::install::{OLDER, apt_update};
 use super::manager::Manager;
 use super::pgp;
 use crate::change::{Content, Diff, Op, Plan};
@@ -301,7 +301,7 @@ impl Module for AptRepository {
             _ => return Err(Error::parameters("give either `repo`, or `name` with `uris`, `suites` and `components`")),
         }
         if self.update_cache.0 && !plan.actions.is_empty() {
-            plan.extend(apt_update(host)?);
+            plan.extend(apt_update(host, OLDER)?);
         }
         Ok(plan)
     }

@@ -111,12 +111,20 @@ pub fn install(host: &dyn Host, wanted: &Install) -> Result<Plan> {
     plan.extend(interrupted::finish(host, manager)?);
 
     let fetches = missing.iter().any(|m| m.spec.source == Source::Repository);
-    let stale = fetches && manager == Manager::Apt && wanted.update_cache.unwrap_or(apt_lists_are_old(host)?);
-    if stale {
-        plan.extend(apt_update(host)?);
+    let unknown = missing.iter().filter(|m| m.after.is_none() && m.spec.source == Source::Repository);
+    let names: Vec<&str> = unknown.map(|m| m.spec.name.as_str()).collect();
+    let stale = if !fetches || manager != Manager::Apt {
+        None
     } else {
-        let unknown = missing.iter().filter(|m| m.after.is_none() && m.spec.source == Source::Repository);
-        let names: Vec<&str> = unknown.map(|m| m.spec.name.as_str()).collect();
+        match wanted.update_cache {
+            Some(true) => Some("as they are".to_string()),
+            Some(false) => None,
+            None => why_apt_lists_are_old(host, &names)?,
+        }
+    };
+    if let Some(why) = stale {
+        plan.extend(apt_update(host, &why)?);
+    } else {
         let known = query::candidates(host, manager, &names, &options)?;
         for one in missing.iter_mut().filter(|m| m.after.is_none()) {
             one.after = known.get(&one.spec.name).cloned();
@@ -258,6 +266,19 @@ fn download(host: &dyn Host, plan: &mut Plan, url: &str, sha256: Option<&str>) -
     Ok(())
 }
 
+/// Why apt shall read the repositories anew before it installs these packages, if it shall.
+fn why_apt_lists_are_old(host: &dyn Host, names: &[&str]) -> Result<Option<String>> {
+    if apt_lists_are_old(host)? {
+        return Ok(Some(OLDER.into()));
+    }
+    // What an earlier action of this plan reads anew can't be asked yet.
+    if host.stat(APT_STAMP)?.is_some_and(|stat| stat.mtime == 0) {
+        return Ok(None);
+    }
+    let unknown = query::unknown_to_apt(host, names)?;
+    Ok(if unknown.is_empty() { None } else { Some(format!("without {}", unknown.join(" and "))) })
+}
+
 /// Are apt's lists older than the files that say where they come from? A machine without lists (a recorded one) has
 /// nothing to refresh.
 pub(super) fn apt_lists_are_old(host: &dyn Host) -> Result<bool> {
@@ -290,15 +311,15 @@ pub(super) fn apt_lists_are_old(host: &dyn Host) -> Result<bool> {
     Ok(false)
 }
 
-/// Has apt read the repositories anew.
-pub(super) fn apt_update(host: &dyn Host) -> Result<Plan> {
+/// What is wrong with apt's lists where a repository's definition has changed.
+pub(super) const OLDER: &str = "older than the repositories' definitions";
+
+/// Has apt read the repositories anew; `why` says what is wrong with its lists.
+pub(super) fn apt_update(host: &dyn Host, why: &str) -> Result<Plan> {
     let mut plan = Plan::nothing();
     let argv = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", "-o", "APT::Update::Error-Mode=any", "update"];
     let run = Manager::Apt.run(argv.map(String::from).to_vec());
-    plan.push(
-        Op::Run(run),
-        vec![Diff::changed("package_lists", "apt", "older than the repositories' definitions", "read anew")],
-    );
+    plan.push(Op::Run(run), vec![Diff::changed("package_lists", "apt", why, "read anew")]);
     // apt leaves no mark where nothing was new, so this program leaves its own.
     make_folders(host, &mut plan, "/var/cache/vfio-provision")?;
     let op = Op::WriteFile {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::install::{Install, apt_lists_are_old, apt_update, install, remove};
+use super::install::{Install, OLDER, apt_lists_are_old, apt_update, install, remove};
 use super::manager::Manager;
 use crate::change::Plan;
 use crate::host::{Error, Host, Result};
@@ -91,7 +91,7 @@ impl Module for Package {
         if names.is_empty() {
             return match self.update_cache {
                 Some(Flag(true)) if Manager::of(host)? != Manager::Apt => Ok(Plan::nothing()),
-                Some(Flag(true)) if apt_lists_are_old(host)? => apt_update(host),
+                Some(Flag(true)) if apt_lists_are_old(host)? => apt_update(host, OLDER),
                 Some(_) => Ok(Plan::nothing()),
                 None => Err(Error::parameters("`name` is missing: which packages?")),
             };

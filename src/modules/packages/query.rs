@@ -131,6 +131,22 @@ pub fn candidates(
     Ok(known)
 }
 
+/// Which of these names apt has never heard of: its lists may be from before they were. None where it can't be asked.
+///
+/// # Errors
+/// When the machine can't be asked.
+pub fn unknown_to_apt(host: &dyn Host, names: &[&str]) -> Result<Vec<String>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let Some(output) = host.query(&[&["apt-cache", "policy"], names].concat())? else { return Ok(Vec::new()) };
+    // A name that other packages provide has a paragraph too.
+    let knows = |name: &str| {
+        output.stdout.lines().any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':')))
+    };
+    Ok(names.iter().filter(|name| !knows(name)).map(|name| name.to_string()).collect())
+}
+
 /// Name, version and (with dnf) architecture in columns.
 fn columns(text: &str) -> HashMap<String, String> {
     let mut found: HashMap<String, String> = HashMap::new();

@@ -302,6 +302,7 @@ mod tests {
             ("/etc/os-release", os("centos", "7")),
             ("/etc/default/grub", samples::EL7_DEFAULT),
             ("/boot/grub2/grub.cfg", samples::EL7_GRUB_CFG),
+            ("/boot/vmlinuz-3.10.0-514.el7.x86_64", ""),
             ("/proc/cmdline", "BOOT_IMAGE=/vmlinuz root=/dev/mapper/cl-root ro\n"),
             ("/sys/devices/system/cpu/present", "0-7\n"),
             ("/sys/bus/pci/devices/0000:82:00.0/vendor", "0x10de\n"),

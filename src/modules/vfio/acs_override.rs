@@ -160,6 +160,7 @@ mod tests {
             ("/etc/os-release", os("centos", "7")),
             ("/etc/default/grub", samples::EL7_DEFAULT),
             ("/boot/grub2/grub.cfg", samples::EL7_GRUB_CFG),
+            ("/boot/vmlinuz-3.10.0-514.el7.x86_64", ""),
             ("/boot/System.map-3.10.0-514.el7.x86_64", map),
             ("/proc/cmdline", "BOOT_IMAGE=/vmlinuz root=/dev/mapper/cl-root ro\n"),
             ("/var/lib/", ""),

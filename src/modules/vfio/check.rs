@@ -54,6 +54,7 @@ pub fn check(scene: &Scene) -> Result<Findings> {
     network(scene, &with_group)?;
     boot_display(scene, &mut findings)?;
     virtual_functions(scene)?;
+    chipset(scene)?;
     groups(scene, &mut findings)?;
     interrupts(scene, &mut findings)?;
     advice(scene, &mut findings);
@@ -242,6 +243,23 @@ fn virtual_functions(scene: &Scene) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// The chipset's own functions. Taken along with SATA or audio of the same device number, the host would lose its clock,
+/// its sensors, or worse: firmware goes on using them behind every driver's back.
+fn chipset(scene: &Scene) -> Result<()> {
+    let is_chipset = |device: &&Device| matches!(device.class16(), 0x0601 | 0x0c05);
+    let Some(device) = targets(scene).find(is_chipset) else { return Ok(()) };
+    let what = format!("{} is a part of the chipset, which this machine can't do without", device.describe());
+    let named = targets(scene)
+        .find(|other| other.address.same_card(&device.address) && !scene.selection.joined.contains(&other.address))
+        .filter(|_| scene.selection.joined.contains(&device.address));
+    Err(match named {
+        Some(named) => Error::refused(format!("{what}, and a function of the same device as {}", named.address)).hint(
+            "choose another device; `functions: listed` leaves the others with the host, if the IOMMU group is its own",
+        ),
+        None => Error::refused(what).hint("choose another device"),
+    })
 }
 
 /// Does the kernel let a group be used while this member is held by the host? Bridges that pcieport or nothing drives

@@ -423,6 +423,22 @@ fn a_selector_that_fits_nothing_lists_the_displays() {
 }
 
 #[test]
+fn the_chipset_does_not_come_along() {
+    let machine = Box1::seed().make();
+    // Without a disk on it, so that the chipset is what is left to be said.
+    assert_eq!(
+        refusal(&machine, json!({"devices": ["00:1f.2"]})),
+        "0000:00:1f.0 (8086:8d44, ISA bridge) is a part of the chipset, which this machine can't do without, and a \
+         function of the same device as 0000:00:1f.2\n\
+         hint: choose another device; `functions: listed` leaves the others with the host, if the IOMMU group is its own"
+    );
+    let listed = refusal(&machine, json!({"devices": ["00:1f.2"], "functions": "listed"}));
+    assert!(listed.starts_with("IOMMU group 12 of 0000:00:1f.2 also holds 0000:00:1f.0"), "{listed}");
+    let all = refusal(&machine, json!({"devices": ["00:1f.0", "00:1f.2", "00:1f.3"], "functions": "listed"}));
+    assert!(all.contains("is a part of the chipset") && all.ends_with("hint: choose another device"), "{all}");
+}
+
+#[test]
 fn a_physical_function_whose_virtual_ones_are_used() {
     let (parents, address) = ("pci0000:80", "0000:84:00.0");
     let machine = Box1::seed()

@@ -130,6 +130,7 @@ mod tests {
             ("/etc/os-release", os("centos", "7")),
             ("/etc/default/grub", samples::EL7_DEFAULT),
             ("/boot/grub2/grub.cfg", samples::EL7_GRUB_CFG),
+            ("/boot/vmlinuz-3.10.0-514.el7.x86_64", ""),
             ("/proc/cmdline", "BOOT_IMAGE=/vmlinuz root=/dev/mapper/cl-root ro\n"),
             ("/sys/firmware/acpi/tables/DMAR", "x"),
             ("/sys/class/iommu/dmar0/intel-iommu/ecap", ecap),

@@ -114,6 +114,7 @@ fn a_default_that_is_written_down_becomes_a_saved_one() {
         ("/etc/os-release", os("centos", "7")),
         ("/etc/default/grub", &samples::EL7_DEFAULT.replace("saved", "1")),
         ("/boot/grub2/grub.cfg", &fixed),
+        ("/boot/vmlinuz-3.10.0-514.el7.x86_64", ""),
         ("/boot/grub2/grubenv", &env),
         ("/var/cache/", ""),
     ]);

@@ -225,7 +225,11 @@ fn what_grub_is_given() {
     let trial = text.split("menuentry").nth(1).unwrap();
     let wanted = format!("if linux16 /vmlinuz-{OLD} {ARGS} intel_iommu=on {TOKEN}=");
     assert!(trial.contains(&wanted), "{trial}");
-    assert!(trial.contains(" panic=25 rd.shell=0 rd.emergency=reboot; then set vfio_provision_loaded=y; fi\n"));
+    assert!(
+        trial.contains(
+            " panic=25 rd.shell=0 rd.emergency=reboot rd.timeout=200; then set vfio_provision_loaded=y; fi\n"
+        )
+    );
     let env = host.read_text("/boot/grub2/vfio-provision.env").unwrap().unwrap();
     assert_eq!((env.len(), grubenv::get(&env, grub::ONCE).as_deref()), (1024, Some("tried")));
 }
