@@ -100,7 +100,7 @@ GRUB_DISTRIBUTOR="$(sed 's, release .*$,,g' /etc/system-release)"
 GRUB_DEFAULT=saved
 GRUB_DISABLE_SUBMENU=true
 GRUB_TERMINAL="console serial"
-GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0 crashkernel=no no_timer_check"
+GRUB_CMDLINE_LINUX="console=tty0 console=ttyS0 crashkernel=no no_timer_check mitigations=off"
 GRUB_DISABLE_RECOVERY="true"
 END
 mkdir -p "$root/etc/sysconfig"
