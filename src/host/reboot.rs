@@ -238,6 +238,7 @@ mod tests {
             ("/etc/os-release", os("centos", "7")),
             ("/etc/default/grub", samples::EL7_DEFAULT),
             ("/boot/grub2/grub.cfg", samples::EL7_GRUB_CFG),
+            ("/boot/vmlinuz-3.10.0-514.el7.x86_64", ""),
             ("/boot/grub2/grubenv", &env),
             ("/proc/cmdline", "BOOT_IMAGE=/vmlinuz-2.6.32 root=/dev/mapper/cl-root ro\n"),
             ("/proc/sys/kernel/osrelease", "2.6.32\n"),

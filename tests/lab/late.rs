@@ -39,10 +39,11 @@ fn ends_well(lab: &mut Lab, machine: &mut Machine, controller: &Controller) {
     }
 }
 
-/// Fills the disk of /, but for so many bytes, as the shell works them out.
+/// Fills the disk of /, but for so many bytes, as the shell works them out. What ext4 keeps back for root goes too.
 fn fill(machine: &Machine, left: &str) {
     machine.ssh(&format!(
-        "free=$(df -P -k / | awk 'NR==2 {{print $4}}') && fallocate -l $((free * 1024 - ({left}))) /filler && df -P -k /"
+        "tune2fs -r 0 $(findmnt -n -o SOURCE /) && free=$(df -P -k / | awk 'NR==2 {{print $4}}') && \
+         fallocate -l $((free * 1024 - ({left}))) /filler && df -P -k /"
     ));
 }
 
