@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::image::Kind;
+use super::image::{self, Kind};
 use super::machine::{Hardware, Machine};
 use super::program::Controller;
 use super::site::{assert_provisioned, fresh, probe};
@@ -147,6 +147,15 @@ impl Wanted {
     }
 }
 
+/// Where a folder for each cut is: its disk, and what the runs said.
+fn place(lab: &Lab) -> PathBuf {
+    image::folder().join("run").join(format!("{}-disks", name(lab)))
+}
+
+fn name(lab: &Lab) -> String {
+    lab.name.replace('/', "-")
+}
+
 /// Applies the site, and takes what is wanted; what this run did not show is still wanted afterwards.
 /// Says what the machine was like before.
 fn round(lab: &mut Lab, dice: &mut Dice, wanted: &mut Wanted, cuts: &mut Vec<Cut>) -> BTreeMap<String, String> {
@@ -154,7 +163,7 @@ fn round(lab: &mut Lab, dice: &mut Dice, wanted: &mut Wanted, cuts: &mut Vec<Cut
     let (machine, controller) = fresh(lab, &hardware);
     let before = probe(&machine);
     let disk = machine.folder().join("disk.qcow2");
-    let place = machine.folder().with_file_name(format!("{}-disks", lab.name.replace('/', "-")));
+    let place = place(lab);
     let steps = steps(lab.kind);
     let watch = Watch::new(&machine, lab.kind);
     let playbook = Controller::playbook("site.yml").display().to_string();
@@ -187,7 +196,7 @@ fn round(lab: &mut Lab, dice: &mut Dice, wanted: &mut Wanted, cuts: &mut Vec<Cut
             what = Some(format!("{} s after the start", begun.elapsed().as_secs()));
         }
         let Some(what) = what else { continue };
-        let folder = place.join(format!("{}-{}", lab.name.replace('/', "-"), cuts.len() + 1));
+        let folder = place.join(format!("{}-{}", name(lab), cuts.len() + 1));
         fs::create_dir_all(&folder).unwrap();
         machine.freeze();
         fs::copy(&disk, folder.join("disk.qcow2")).unwrap();
@@ -206,8 +215,7 @@ fn round(lab: &mut Lab, dice: &mut Dice, wanted: &mut Wanted, cuts: &mut Vec<Cut
 /// As many cuts as asked for: inside of packages, initramfs and grub.cfg, and at any moment.
 pub fn cuts(lab: &mut Lab) {
     let mut dice = Dice(lab.options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let place = super::site::scratch(lab).with_file_name(format!("{}-disks", lab.name.replace('/', "-")));
-    let _ = fs::remove_dir_all(&place);
+    let _ = fs::remove_dir_all(place(lab));
     let (mut wanted, mut cuts) = (Wanted::new(lab.options.cuts), Vec::new());
     let mut before = round(lab, &mut dice, &mut wanted, &mut cuts);
     for _ in 1..ROUNDS {
