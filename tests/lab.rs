@@ -6,7 +6,7 @@
 //! cargo test --test lab -- debian/site         scenarios whose name holds the word
 //! cargo test --test lab -- el/site --keep      its machine stays, and says how to get in
 //! cargo test --test lab -- --list              the names
-//! cargo test --test lab -- debian/cuts --cuts 20
+//! cargo test --test lab -- debian/cuts --cuts 20 [--resume]
 //! ```
 //!
 //! `VFIO_PROVISION_LAB=all` is `--all`, `VFIO_PROVISION_LAB=off` skips. What it is made of, and its numbers: docs/lab.md.

@@ -14,15 +14,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::image::{self, Kind};
-use super::machine::{Hardware, Machine};
+use super::machine::{Hardware, Machine, overlay};
 use super::program::Controller;
-use super::site::{assert_provisioned, fresh, probe};
+use super::site::{assert_provisioned, fresh, probe, read_probe};
 use crate::Lab;
 
 /// How often the site is begun anew, at most, until there are enough moments: a short step may go by unseen.
 const ROUNDS: u32 = 4;
 /// Until then, in seconds after its start, a run of the site is cut at any moment.
 const LENGTH: u64 = 700;
+/// The disk as the power's end has left it.
+const LEFT: &str = "left.qcow2";
 /// What was seen so long ago may be over.
 const FRESH: Duration = Duration::from_millis(700);
 
@@ -149,21 +151,20 @@ impl Wanted {
 
 /// Where a folder for each cut is: its disk, and what the runs said.
 fn place(lab: &Lab) -> PathBuf {
-    image::folder().join("run").join(format!("{}-disks", name(lab)))
+    image::folder().join("run").join(format!("{}-disks", lab.name.replace('/', "-")))
 }
 
-fn name(lab: &Lab) -> String {
-    lab.name.replace('/', "-")
+fn folder(lab: &Lab, number: usize) -> PathBuf {
+    place(lab).join(format!("{}-{number}", lab.name.replace('/', "-")))
 }
 
-/// Applies the site, and takes what is wanted; what this run did not show is still wanted afterwards.
-/// Says what the machine was like before.
+/// Applies the site, and takes what is wanted; what this run did not show is still wanted afterwards. Says what the machine
+/// was like before.
 fn round(lab: &mut Lab, dice: &mut Dice, wanted: &mut Wanted, cuts: &mut Vec<Cut>) -> BTreeMap<String, String> {
     let hardware = Hardware { honest_disk: true, ..Hardware::default() };
     let (machine, controller) = fresh(lab, &hardware);
     let before = probe(&machine);
     let disk = machine.folder().join("disk.qcow2");
-    let place = place(lab);
     let steps = steps(lab.kind);
     let watch = Watch::new(&machine, lab.kind);
     let playbook = Controller::playbook("site.yml").display().to_string();
@@ -196,10 +197,11 @@ fn round(lab: &mut Lab, dice: &mut Dice, wanted: &mut Wanted, cuts: &mut Vec<Cut
             what = Some(format!("{} s after the start", begun.elapsed().as_secs()));
         }
         let Some(what) = what else { continue };
-        let folder = place.join(format!("{}-{}", name(lab), cuts.len() + 1));
+        let folder = folder(lab, cuts.len() + 1);
         fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("what"), &what).unwrap();
         machine.freeze();
-        fs::copy(&disk, folder.join("disk.qcow2")).unwrap();
+        fs::copy(&disk, folder.join(LEFT)).unwrap();
         if wanted.all() > 0 {
             machine.thaw();
         }
@@ -214,6 +216,28 @@ fn round(lab: &mut Lab, dice: &mut Dice, wanted: &mut Wanted, cuts: &mut Vec<Cut
 
 /// As many cuts as asked for: inside of packages, initramfs and grub.cfg, and at any moment.
 pub fn cuts(lab: &mut Lab) {
+    let (cuts, before) = if lab.options.resume { taken(lab) } else { take(lab) };
+    for (number, cut) in cuts.iter().enumerate() {
+        let survived = cut.folder.join("survived");
+        let note = match fs::read_to_string(&survived) {
+            Ok(note) => note,
+            Err(_) => {
+                let how = survives(lab, cut, &before);
+                // The disks are of no use any more; what the runs said stays.
+                for disk in [LEFT, "disk.qcow2"] {
+                    let _ = fs::remove_file(cut.folder.join(disk));
+                }
+                fs::write(&survived, &how).unwrap();
+                how
+            }
+        };
+        lab.report.cuts += 1;
+        lab.report.notes.push(format!("cut {}: {note}", number + 1));
+    }
+}
+
+/// Takes the disks, and writes down what they are, so that a run that ends early can be gone on with.
+fn take(lab: &mut Lab) -> (Vec<Cut>, BTreeMap<String, String>) {
     let mut dice = Dice(lab.options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let _ = fs::remove_dir_all(place(lab));
     let (mut wanted, mut cuts) = (Wanted::new(lab.options.cuts), Vec::new());
@@ -224,16 +248,23 @@ pub fn cuts(lab: &mut Lab) {
         }
     }
     assert_eq!(wanted.all(), 0, "not all steps were seen often enough: {:?} {}", wanted.steps, wanted.any);
-    for (number, cut) in cuts.iter().enumerate() {
-        survives(lab, number + 1, cut, &before);
-        // A gigabyte each; what the runs said stays.
-        let _ = fs::remove_file(cut.folder.join("disk.qcow2"));
-    }
+    let text: String = before.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+    fs::write(place(lab).join("before"), text).unwrap();
+    (cuts, before)
 }
 
-/// The machine boots from that disk, and the next run converges.
-fn survives(lab: &mut Lab, number: usize, cut: &Cut, before: &BTreeMap<String, String>) {
+/// What an earlier run has taken.
+fn taken(lab: &Lab) -> (Vec<Cut>, BTreeMap<String, String>) {
+    let before = fs::read_to_string(place(lab).join("before")).expect("an earlier run has taken all its cuts");
+    let folders = (1..).map(|number| folder(lab, number)).take_while(|folder| folder.exists());
+    let cuts = folders.map(|folder| Cut { what: fs::read_to_string(folder.join("what")).unwrap(), folder });
+    (cuts.collect(), read_probe(&before))
+}
+
+/// The machine boots from that disk, and the next run converges. Says how.
+fn survives(lab: &mut Lab, cut: &Cut, before: &BTreeMap<String, String>) -> String {
     let what = &cut.what;
+    overlay(&cut.folder.join(LEFT), &cut.folder.join("disk.qcow2"));
     let mut machine = Machine::on(&cut.folder, &Hardware { honest_disk: true, ..Hardware::default() });
     lab.report.boots += 1;
     machine.wait_until_up();
@@ -251,7 +282,6 @@ fn survives(lab: &mut Lab, number: usize, cut: &Cut, before: &BTreeMap<String, S
     assert_provisioned(lab.kind, before, &probe(&machine));
     let again = controller.play("apply", "site.yml", &[]).well("the apply after that");
     assert!(again.changes().is_empty(), "({what}) a second time there is nothing to change:\n{}", again.in_short());
-    lab.report.cuts += 1;
-    lab.report.notes.push(format!("cut {number}: {what}{how}"));
     machine.cut();
+    format!("{what}{how}")
 }

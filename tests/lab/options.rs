@@ -15,6 +15,8 @@ pub struct Options {
     pub keep: bool,
     /// How often the power is cut.
     pub cuts: u32,
+    /// The cuts that an earlier run has taken are gone on with.
+    pub resume: bool,
     /// What the moments of the cuts are drawn from.
     pub seed: u64,
 }
@@ -30,6 +32,7 @@ impl Options {
             match argument.as_str() {
                 "--all" => options.all = true,
                 "--list" => options.list = true,
+                "--resume" => options.resume = true,
                 "--keep" => options.keep = true,
                 "--cuts" => options.cuts = number() as u32,
                 "--seed" => options.seed = number(),
