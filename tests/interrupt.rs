@@ -54,7 +54,9 @@ impl Place {
     }
 
     fn start(&self, more: &[&str]) -> Child {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vfio-provision"));
+        // Whoever started this test with nohup has it ignore a hangup, as the program then would too, and rightly.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=HUP,INT,TERM", env!("CARGO_BIN_EXE_vfio-provision")]);
         command.args(["apply", "site.yml", "-i", "inventory"]).args(more).current_dir(self.folder.path());
         command.env("NO_COLOR", "1").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
