@@ -25,7 +25,8 @@ pub struct Package {
     /// Hexadecimal SHA-256 of the file at the URL in `name`.
     sha256: Option<String>,
     /// Read the repositories anew before something is installed. Default: where apt's lists are older than the
-    /// definitions of the repositories; dnf and yum decide by themselves. Without `name`, only that is done.
+    /// definitions of the repositories, or do not know a package; dnf and yum decide by themselves. Without `name`, only
+    /// that is done.
     update_cache: Option<Flag>,
     /// Repositories switched on for this task only, by id (yum and dnf).
     #[serde(default)]
