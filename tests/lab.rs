@@ -6,7 +6,8 @@
 //! cargo test --test lab -- debian/site         scenarios whose name holds the word
 //! cargo test --test lab -- el/site --keep      its machine stays, and says how to get in
 //! cargo test --test lab -- --list              the names
-//! cargo test --test lab -- debian/cuts --cuts 20 [--resume]
+//! cargo test --test lab -- --all --resume      … without what an interrupted run has done
+//! cargo test --test lab -- debian/cuts --cuts 3
 //! ```
 //!
 //! `VFIO_PROVISION_LAB=all` is `--all`, `VFIO_PROVISION_LAB=off` skips. What it is made of, and its numbers: docs/lab.md.
@@ -20,6 +21,7 @@ mod lab {
     pub mod late;
     pub mod machine;
     pub mod options;
+    pub mod passed;
     pub mod program;
     pub mod refusals;
     pub mod report;
@@ -33,7 +35,7 @@ use std::time::Instant;
 use lab::image::Kind;
 use lab::options::Options;
 use lab::report::{Outcome, Report};
-use lab::{boots, cuts, guests, image, kernel, late, refusals, site, undo};
+use lab::{boots, cuts, guests, image, kernel, late, passed, refusals, site, undo};
 
 /// What a scenario needs to know.
 pub struct Lab {
@@ -118,11 +120,21 @@ fn run(options: &Options, chosen: Vec<&'static Scenario>) -> Vec<Outcome> {
 }
 
 fn run_one(options: &Options, one: &Scenario) -> Outcome {
+    if options.resume
+        && let Some(outcome) = passed::earlier(one.name, one.kind)
+    {
+        println!("{} (earlier)", outcome.line());
+        return outcome;
+    }
     println!("lab: {} …", one.name);
+    passed::forget(one.name);
     let begun = Instant::now();
     let mut lab = Lab { options: options.clone(), name: one.name.into(), kind: one.kind, report: Report::default() };
-    let passed = catch_unwind(AssertUnwindSafe(|| (one.run)(&mut lab))).is_ok();
-    let outcome = Outcome { name: one.name.into(), passed, took: begun.elapsed(), report: lab.report };
+    let well = catch_unwind(AssertUnwindSafe(|| (one.run)(&mut lab))).is_ok();
+    let outcome = Outcome { name: one.name.into(), passed: well, took: begun.elapsed(), report: lab.report };
     println!("{}", outcome.line());
+    if well {
+        passed::remember(one.kind, &outcome);
+    }
     outcome
 }

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use super::image::{self, Kind};
 use super::machine::{Hardware, Machine, overlay};
+use super::passed;
 use super::program::Controller;
+use super::report::Report;
 use super::site::{assert_provisioned, fresh, probe, read_probe};
 use crate::Lab;
 
@@ -216,23 +218,23 @@ fn round(lab: &mut Lab, dice: &mut Dice, wanted: &mut Wanted, cuts: &mut Vec<Cut
 
 /// As many cuts as asked for: inside of packages, initramfs and grub.cfg, and at any moment.
 pub fn cuts(lab: &mut Lab) {
-    let (cuts, before) = if lab.options.resume { taken(lab) } else { take(lab) };
+    let earlier = if lab.options.resume { taken(lab) } else { None };
+    let (cuts, before) = earlier.unwrap_or_else(|| take(lab));
     for (number, cut) in cuts.iter().enumerate() {
-        let survived = cut.folder.join("survived");
-        let note = match fs::read_to_string(&survived) {
-            Ok(note) => note,
+        let survived = cut.folder.join("survived.json");
+        let report = match fs::read(&survived) {
+            Ok(text) => serde_json::from_slice(&text).unwrap(),
             Err(_) => {
-                let how = survives(lab, cut, &before);
+                let report = survives(lab.kind, number + 1, cut, &before);
                 // The disks are of no use any more; what the runs said stays.
                 for disk in [LEFT, "disk.qcow2"] {
                     let _ = fs::remove_file(cut.folder.join(disk));
                 }
-                fs::write(&survived, &how).unwrap();
-                how
+                fs::write(&survived, serde_json::to_vec(&report).unwrap()).unwrap();
+                report
             }
         };
-        lab.report.cuts += 1;
-        lab.report.notes.push(format!("cut {}: {note}", number + 1));
+        lab.report.add(report);
     }
 }
 
@@ -250,25 +252,29 @@ fn take(lab: &mut Lab) -> (Vec<Cut>, BTreeMap<String, String>) {
     assert_eq!(wanted.all(), 0, "not all steps were seen often enough: {:?} {}", wanted.steps, wanted.any);
     let text: String = before.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
     fs::write(place(lab).join("before"), text).unwrap();
+    fs::write(place(lab).join("of"), passed::stamp(lab.kind)).unwrap();
     (cuts, before)
 }
 
-/// What an earlier run has taken.
-fn taken(lab: &Lab) -> (Vec<Cut>, BTreeMap<String, String>) {
-    let before = fs::read_to_string(place(lab).join("before")).expect("an earlier run has taken all its cuts");
+/// What an earlier run has taken, if it took all, of the same machine with the same program.
+fn taken(lab: &Lab) -> Option<(Vec<Cut>, BTreeMap<String, String>)> {
+    let of = fs::read_to_string(place(lab).join("of")).ok()?;
+    let before = fs::read_to_string(place(lab).join("before")).ok()?;
+    if of != passed::stamp(lab.kind) {
+        return None;
+    }
     let folders = (1..).map(|number| folder(lab, number)).take_while(|folder| folder.exists());
     let cuts = folders.map(|folder| Cut { what: fs::read_to_string(folder.join("what")).unwrap(), folder });
-    (cuts.collect(), read_probe(&before))
+    Some((cuts.collect(), read_probe(&before)))
 }
 
-/// The machine boots from that disk, and the next run converges. Says how.
-fn survives(lab: &mut Lab, cut: &Cut, before: &BTreeMap<String, String>) -> String {
+/// The machine boots from that disk, and the next run converges.
+fn survives(kind: Kind, number: usize, cut: &Cut, before: &BTreeMap<String, String>) -> Report {
     let what = &cut.what;
     overlay(&cut.folder.join(LEFT), &cut.folder.join("disk.qcow2"));
     let mut machine = Machine::on(&cut.folder, &Hardware { honest_disk: true, ..Hardware::default() });
-    lab.report.boots += 1;
     machine.wait_until_up();
-    let controller = Controller::new(&cut.folder, lab.kind, &machine);
+    let controller = Controller::new(&cut.folder, kind, &machine);
     let mut said = controller.play("apply", "site.yml", &[]);
     let mut how = "";
     // A trial boot that was cut can't be told from one that failed: whether it is tried again is for a person (docs/boot.md).
@@ -278,10 +284,10 @@ fn survives(lab: &mut Lab, cut: &Cut, before: &BTreeMap<String, String>) -> Stri
     }
     assert_eq!(said.code, Some(0), "after a cut {what} the next run did not converge:\n{}", said.in_short());
     machine.wait_until_up();
-    lab.report.reboots += machine.resets();
-    assert_provisioned(lab.kind, before, &probe(&machine));
+    let reboots = machine.resets();
+    assert_provisioned(kind, before, &probe(&machine));
     let again = controller.play("apply", "site.yml", &[]).well("the apply after that");
     assert!(again.changes().is_empty(), "({what}) a second time there is nothing to change:\n{}", again.in_short());
     machine.cut();
-    format!("{what}{how}")
+    Report { boots: 1, reboots, cuts: 1, notes: vec![format!("cut {number}: {what}{how}")], ..Report::default() }
 }

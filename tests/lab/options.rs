@@ -15,7 +15,7 @@ pub struct Options {
     pub keep: bool,
     /// How often the power is cut.
     pub cuts: u32,
-    /// The cuts that an earlier run has taken are gone on with.
+    /// An interrupted run is gone on with: what has passed is not run again, cuts that were taken are gone on with.
     pub resume: bool,
     /// What the moments of the cuts are drawn from.
     pub seed: u64,
@@ -25,7 +25,7 @@ impl Options {
     /// Reads it; what `cargo test` passes to every test program and means nothing here is passed over.
     pub fn read(arguments: &[String]) -> Options {
         let wish = std::env::var("VFIO_PROVISION_LAB").unwrap_or_default();
-        let mut options = Options { all: wish == "all", off: wish == "off", cuts: 4, seed: 1, ..Options::default() };
+        let mut options = Options { all: wish == "all", off: wish == "off", cuts: 10, seed: 1, ..Options::default() };
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             let mut number = || rest.next().and_then(|n| n.parse().ok()).expect("a number after it");

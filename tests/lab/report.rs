@@ -3,8 +3,10 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// What is counted.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Machines switched on.
     pub boots: u32,
@@ -20,7 +22,20 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
+impl Report {
+    /// Adds the numbers of a part.
+    pub fn add(&mut self, part: Report) {
+        self.boots += part.boots;
+        self.reboots += part.reboots;
+        self.predicted += part.predicted;
+        self.compared += part.compared;
+        self.cuts += part.cuts;
+        self.notes.extend(part.notes);
+    }
+}
+
 /// How a scenario ended.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Outcome {
     /// Its name.
     pub name: String,

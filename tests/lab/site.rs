@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::image::{self, Kind};
 use super::machine::{ADDRESS, Hardware, MAC, Machine, overlay};
-use super::program::{self, Controller, Said, Task};
+use super::passed;
+use super::program::{Controller, Said, Task};
 use crate::Lab;
 
 /// A script that runs on the machine.
@@ -145,9 +146,7 @@ pub fn site(lab: &mut Lab) {
 }
 
 fn provisioned_folder(kind: Kind) -> PathBuf {
-    let base = image::disk(kind);
-    let name = format!("{}-{}", base.file_stem().unwrap().to_string_lossy(), program::stamp());
-    image::folder().join(format!("provisioned-{name}"))
+    image::folder().join(format!("provisioned-{}", passed::stamp(kind)))
 }
 
 /// The provisioned machine is where other scenarios begin.
