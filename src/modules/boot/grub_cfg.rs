@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use super::unfinished;
+
 /// The kernel line of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Linux {
@@ -52,6 +54,13 @@ pub struct GrubCfg {
     pub bls: bool,
     /// `set kernelopts=…`, for entries of /boot/loader/entries that use it.
     pub kernelopts: Option<String>,
+}
+
+impl Item {
+    /// Is its kernel a file that rpm has not finished?
+    pub fn is_unfinished(&self) -> bool {
+        self.linux.as_ref().is_some_and(|linux| unfinished::began(&linux.path).is_some())
+    }
 }
 
 enum Block {
@@ -306,6 +315,17 @@ pub fn add_kernel(text: &str, cfg: &GrubCfg, like: &Item, old: &str, new: &str) 
     Some(result)
 }
 
+/// The text without the entries of kernels that rpm has not finished.
+pub fn without_unfinished(text: &str, cfg: &GrubCfg) -> String {
+    let (mut result, mut at) = (String::new(), 0);
+    for item in cfg.items.iter().filter(|item| item.is_unfinished()) {
+        result.push_str(text.get(at..item.block.start).unwrap_or(""));
+        at = at.max(item.block.end);
+    }
+    result.push_str(text.get(at..).unwrap_or(""));
+    result
+}
+
 /// The text with the default taken from the environment block.
 pub fn save_default(text: &str) -> String {
     text.split_inclusive('\n')
@@ -397,13 +417,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn anything_is_read_and_kept(text in "(menuentry|submenu|linux|initrd|set default=|'[a-z]'|\"|\\$\\{|[{} >\t\n\\\\#]|/x|a=b| 1){0,40}") {
+        fn anything_is_read_and_kept(text in "(menuentry|submenu|linux|initrd|set default=|'[a-z]'|\"|\\$\\{|[{} >\t\n\\\\#]|/x|;6b03edee|a=b| 1){0,40}") {
             let cfg = parse(&text);
             prop_assert_eq!(edit_args(&text, &cfg, &|_, old| Some(old.to_string())), text.clone());
             for item in &cfg.items {
                 prop_assert!(text.get(item.block.clone()).is_some());
                 let _ = add_kernel(&text, &cfg, item, "a", "b");
             }
+            let without = without_unfinished(&text, &cfg);
+            prop_assert!(cfg.items.iter().any(Item::is_unfinished) || without == text);
             let _ = cfg.resolve(&text);
         }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::elrepo::{self, Rpm};
 use super::loader::{self, Boot, BootEntry, Kind};
-use super::{grub_cfg, grub_default, room, template, trial};
+use super::{grub_cfg, grub_default, room, template, trial, unfinished};
 use crate::change::{Content, Diff, Effect, Op, Plan, Run};
 use crate::host::version::compare_rpm;
 use crate::host::{Error, Family, Host, Result};
@@ -223,6 +223,9 @@ impl Kernel {
     }
 
     fn changes(&self, host: &dyn Host, boot: &Boot, wish: &Wish) -> Result<Plan> {
+        if let Some(plan) = unfinished::clear(host, boot)? {
+            return Ok(plan);
+        }
         let fitting = candidates(boot, wish);
         let default = boot.default_entry().ok();
         if let Some(best) = fitting.first() {

@@ -1,7 +1,7 @@
 //! Which boot loader a machine has, what is in its menu, and which entry it boots next.
 
 use super::grub_cfg::{self, GrubCfg, Item};
-use super::{bls, cmdline, grubenv};
+use super::{bls, cmdline, grubenv, unfinished};
 use crate::change::{Action, Content, Diff, Effect, Op, Run};
 use crate::host::{Error, Family, Host, Os, Result};
 
@@ -200,9 +200,11 @@ fn grub(host: &dyn Host, os: Os, menu: String, text: String) -> Result<Boot> {
     Ok(boot)
 }
 
-/// Entries of other systems, which `grub-mkconfig` finds or the administrator wrote, are not this machine's kernels.
+/// Entries of other systems, which `grub-mkconfig` finds or the administrator wrote, are not this machine's kernels, nor are
+/// files that are not whole.
 fn is_own(item: &Item) -> bool {
-    item.section.as_deref().is_none_or(|section| section.contains("_linux") && !section.contains("xen"))
+    !item.is_unfinished()
+        && item.section.as_deref().is_none_or(|section| section.contains("_linux") && !section.contains("xen"))
 }
 
 fn cfg_entries(host: &dyn Host, boot: &Boot) -> Result<Vec<BootEntry>> {
@@ -529,6 +531,8 @@ impl Boot {
     /// Trouble reading the machine, and a refusal where the kernel that boots is not there any more: a menu made anew would
     /// silently boot another one.
     pub fn regenerate(&self, host: &dyn Host, predicted: String, diffs: Vec<Diff>) -> Result<Vec<Action>> {
+        unfinished::refuse(host)?;
+        let mut actions = unfinished::remove(host)?;
         let fresh = self.fresh();
         let effects = vec![Effect::File { path: fresh.clone(), content: Some(predicted), mode: Some(0o600) }];
         let make = Run::new([self.tool(host, "mkconfig")?.as_str(), "-o", &fresh], effects);
@@ -551,12 +555,13 @@ impl Boot {
             group: None,
             validate,
         };
-        Ok(vec![
+        actions.extend([
             Action { op: Op::Run(make), diffs: Vec::new() },
             Action { op: place, diffs },
             Action { op: Op::Remove { path: fresh }, diffs: Vec::new() },
             super::trial::sync(),
-        ])
+        ]);
+        Ok(actions)
     }
 
     /// Takes away what a killed run left beside grub.cfg.

@@ -16,4 +16,5 @@ pub mod room;
 pub(crate) mod samples;
 pub mod template;
 pub mod trial;
+pub mod unfinished;
 pub mod writable;

@@ -294,7 +294,7 @@ pub struct Change {
 }
 
 /// When the machine has booted, in seconds since 1970 (proc_stat(5)); a recorded machine may not know.
-fn boot_time(host: &dyn Host) -> Result<Option<i64>> {
+pub(super) fn boot_time(host: &dyn Host) -> Result<Option<i64>> {
     let text = host.read_text("/proc/stat")?.unwrap_or_default();
     Ok(text.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok()))
 }

@@ -235,7 +235,7 @@ fn virtual_functions(scene: &Scene) -> Result<()> {
         Some(device) => {
             let folder = device.address.folder();
             Err(Error::refused(format!(
-                "{} has {} virtual functions in use: binding it would take them away",
+                "{} has virtual functions in use ({}): binding it would take them away",
                 device.describe(),
                 device.vfs
             ))

@@ -446,7 +446,7 @@ fn a_physical_function_whose_virtual_ones_are_used() {
         .put(&Box1::real(parents, address, "sriov_numvfs"), "4\n")
         .put(&Box1::real(parents, address, "sriov_totalvfs"), "63\n")
         .make();
-    assert!(refusal(&machine, json!({"devices": [address]})).contains("has 4 virtual functions in use"));
+    assert!(refusal(&machine, json!({"devices": [address]})).contains("has virtual functions in use (4)"));
 }
 
 #[test]
