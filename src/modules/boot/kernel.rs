@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::elrepo::{self, Rpm};
 use super::loader::{self, Boot, BootEntry, Kind};
-use super::{grub_cfg, grub_default, room, template, trial, unfinished};
-use crate::change::{Content, Diff, Effect, Op, Plan, Run};
+use super::{grub_cfg, grub_default, grubenv, room, template, trial, unfinished};
+use crate::change::{Action, Content, Diff, Effect, Op, Plan, Run};
 use crate::host::version::compare_rpm;
 use crate::host::{Error, Family, Host, Result};
 use crate::modules::Module;
@@ -280,6 +280,7 @@ impl Kernel {
             if plan.actions.is_empty() {
                 return Err(no_entry(&rpm.release()));
             }
+            plan.actions.splice(0..0, name_default(host, boot)?);
             plan.staged = true;
             return Ok(plan);
         }
@@ -316,6 +317,7 @@ impl Kernel {
         if plan.actions.is_empty() {
             return Err(Error::failed(format!("{name} is installed, and {repository} has nothing newer")));
         }
+        plan.actions.splice(0..0, name_default(host, boot)?);
         plan.staged = true;
         Ok(plan)
     }
@@ -394,19 +396,41 @@ fn set_default(host: &dyn Host, boot: &Boot, entry: &BootEntry) -> Result<Plan> 
         plan.staged = true;
         return Ok(plan);
     }
-    let setter = boot.tool(host, "set-default")?;
+    let mut run = save_entry(host, boot, entry)?;
+    run.undo = match grubenv::get(&boot.env, "saved_entry").filter(|old| !old.is_empty()) {
+        Some(old) => Some(vec![boot.tool(host, "set-default")?, old]),
+        None => None,
+    };
+    plan.push(Op::Run(run), vec![diff]);
+    Ok(plan)
+}
+
+/// Writes the entry into GRUB's environment block.
+fn save_entry(host: &dyn Host, boot: &Boot, entry: &BootEntry) -> Result<Run> {
     let grubby = matches!(boot.os.family, Family::El | Family::Fedora) && loader::has_program(host, "grubby")?;
     let argv = if grubby {
         vec!["grubby".to_string(), format!("--set-default={}", entry.path)]
     } else {
-        vec![setter.clone(), entry.id.clone()]
+        vec![boot.tool(host, "set-default")?, entry.id.clone()]
     };
     let content = boot.env_with("saved_entry", &entry.id)?;
-    let mut run =
-        Run::new(argv, vec![Effect::File { path: boot.env_path.clone(), content: Some(content), mode: None }]);
-    run.undo = super::grubenv::get(&boot.env, "saved_entry").map(|old| vec![setter, old]);
-    plan.push(Op::Run(run), vec![diff]);
-    Ok(plan)
+    Ok(Run::new(argv, vec![Effect::File { path: boot.env_path.clone(), content: Some(content), mode: None }]))
+}
+
+/// Where the saved default is a place in the menu (`grub2-set-default 0`) or nothing, a new kernel would take it by being
+/// installed, without a trial and without a way back. So the entry that it means is named before.
+fn name_default(host: &dyn Host, boot: &Boot) -> Result<Option<Action>> {
+    let Ok(default) = boot.default_entry() else { return Ok(None) };
+    let saved = grubenv::get(&boot.env, "saved_entry").unwrap_or_default();
+    if boot.kind == Kind::SystemdBoot || !boot.cfg.saved || !(saved.is_empty() || saved.parse::<usize>().is_ok()) {
+        return Ok(None);
+    }
+    let mut run = save_entry(host, boot, default)?;
+    // What boots by default is to be the same again, and a place in the menu is another kernel by then.
+    run.undo = Some(run.argv.clone());
+    let before = if saved.is_empty() { "the first entry".into() } else { format!("entry {saved}") };
+    let diff = Diff::changed("boot_default", "until the new kernel is chosen", before, &default.title);
+    Ok(Some(Action { op: Op::Run(run), diffs: vec![diff] }))
 }
 
 fn systemd_default(host: &dyn Host, boot: &Boot, entry: &BootEntry, diff: Diff) -> Result<Plan> {

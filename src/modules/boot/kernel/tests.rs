@@ -106,6 +106,28 @@ fn without_grubby_the_entry_is_named_by_its_title() {
     assert_eq!(argvs(&done)[2], format!("grub2-set-default CentOS Linux ({NEW}) 7 (Core)"));
 }
 
+/// `grub2-set-default 0`, as many do: the package's script puts the new kernel first, and nobody has chosen it.
+#[test]
+fn a_default_that_is_a_place_in_the_menu_is_named_before_another_kernel_takes_it() {
+    for saved in ["0", ""] {
+        let host = el7();
+        let env = grubenv::set("", "saved_entry", Some(saved)).unwrap();
+        let effect = Effect::File { path: "/boot/grub2/grubenv".into(), content: Some(env), mode: None };
+        predict(&host, &Op::Run(Run::new(["test"], vec![effect]))).unwrap();
+        let mut only = pinned();
+        only["default"] = json!(false);
+        let done = apply(&host, "kernel", only).unwrap();
+        assert_eq!(argvs(&done)[0], "grubby --set-default=/boot/vmlinuz-3.10.0-514.el7.x86_64");
+        let Op::Run(run) = &done[0].op else { panic!("{done:#?}") };
+        assert_eq!(run.undo.as_ref(), Some(&run.argv), "taken back, the same kernel boots");
+        assert_eq!(loader::default_entry(&host).unwrap().title, OLD_TITLE);
+        let done = apply(&host, "kernel", pinned()).unwrap();
+        let Op::Run(run) = &done[0].op else { panic!("{done:#?}") };
+        assert_eq!(run.undo.clone().unwrap_or_default(), ["grub2-set-default", OLD_TITLE]);
+        assert_eq!(loader::default_entry(&host).unwrap().version.as_deref(), Some(NEW));
+    }
+}
+
 #[test]
 fn a_default_that_is_written_down_becomes_a_saved_one() {
     let env = grubenv::set("", "saved_entry", Some(OLD_TITLE)).unwrap();
