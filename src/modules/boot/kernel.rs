@@ -397,10 +397,10 @@ fn set_default(host: &dyn Host, boot: &Boot, entry: &BootEntry) -> Result<Plan> 
         return Ok(plan);
     }
     let mut run = save_entry(host, boot, entry)?;
-    run.undo = match grubenv::get(&boot.env, "saved_entry").filter(|old| !old.is_empty()) {
-        Some(old) => Some(vec![boot.tool(host, "set-default")?, old]),
-        None => None,
-    };
+    let setter = boot.tool(host, "set-default")?;
+    let saved = grubenv::get(&boot.env, "saved_entry").filter(|saved| !saved.is_empty());
+    let old = saved.or_else(|| boot.default_entry().ok().map(|entry| entry.id.clone()));
+    run.undo = old.map(|old| vec![setter, old]);
     plan.push(Op::Run(run), vec![diff]);
     Ok(plan)
 }

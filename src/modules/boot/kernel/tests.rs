@@ -129,6 +129,25 @@ fn a_default_that_is_a_place_in_the_menu_is_named_before_another_kernel_takes_it
 }
 
 #[test]
+fn where_nothing_was_saved_taking_it_back_names_what_booted() {
+    let host = el7();
+    let mut only = pinned();
+    only["default"] = json!(false);
+    apply(&host, "kernel", only).unwrap();
+    let effect = Effect::File {
+        path: "/boot/grub2/grubenv".into(),
+        content: Some(grubenv::set("", "x", None).unwrap()),
+        mode: None,
+    };
+    predict(&host, &Op::Run(Run::new(["test"], vec![effect]))).unwrap();
+    assert_eq!(loader::default_entry(&host).unwrap().version.as_deref(), Some(NEW), "the first of the menu");
+    let done = apply(&host, "kernel", json!({"name": "distribution"})).unwrap();
+    let Op::Run(run) = &done[0].op else { panic!("{done:#?}") };
+    let title = OLD_TITLE.replace("3.10.0-514.el7.x86_64", NEW);
+    assert_eq!(run.undo.clone().unwrap_or_default(), ["grub2-set-default".to_string(), title]);
+}
+
+#[test]
 fn a_default_that_is_written_down_becomes_a_saved_one() {
     let env = grubenv::set("", "saved_entry", Some(OLD_TITLE)).unwrap();
     let fixed = samples::EL7_GRUB_CFG.replace("set default=\"${saved_entry}\"", "set default=\"1\"");
