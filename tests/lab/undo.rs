@@ -44,10 +44,15 @@ fn may_differ(kind: Kind, path: &str) -> bool {
         || ANY.iter().any(|name| path == format!("{name}-"))
 }
 
-/// The kernel that stays has its entry in the menu; without that it is as it was, byte for byte.
+/// The kernel that stays has its entry in the menu, and `grub2-mkconfig` ends the entries with a line about the default that is
+/// saved, where it has a name; without them the menu is as it was, byte for byte.
 fn is_but_for_elrepo(kind: Kind, machine: &Machine, path: &str, before: &str) -> bool {
-    const WITHOUT: &str = "awk '/^menuentry .*elrepo/ { entry = 1 } ! entry { print } /^}/ { entry = 0 }' /boot/grub2/grub.cfg \
-                           | sha256sum | cut -c 1-16";
+    const WITHOUT: &str = r#"awk '
+        /^menuentry .*elrepo/ { entry = 1 }
+        /^if \[ "x\$default" = / { $0 = "" }
+        ! entry { print }
+        /^}/ { entry = 0 }
+    ' /boot/grub2/grub.cfg | sha256sum | cut -c 1-16"#;
     kind == Kind::El
         && path == "/boot/grub2/grub.cfg"
         && before.split_whitespace().next() == Some(machine.ssh(WITHOUT).trim())
