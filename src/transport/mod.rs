@@ -6,6 +6,8 @@ pub mod known_hosts;
 pub mod openssh;
 pub mod ssh;
 pub mod ssh_config;
+#[cfg(test)]
+mod testing;
 mod thread;
 
 use std::io;

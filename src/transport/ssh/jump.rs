@@ -59,7 +59,7 @@ pub(super) fn through(hops: &[Target], target: &Target, ask: &dyn Ask) -> Result
 fn pump(link: &mut Link, channel: &Channel, local: &UnixStream) -> io::Result<()> {
     let far_future = || Instant::now() + Duration::from_secs(86400);
     let (mut local_in, mut local_out) = (local, local);
-    let mut channel = channel.stream(0);
+    let mut stream = channel.stream(0);
     let (mut out, mut back): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
     let mut bytes = vec![0; ROOM];
     let mut ended = false;
@@ -67,7 +67,7 @@ fn pump(link: &mut Link, channel: &Channel, local: &UnixStream) -> io::Result<()
         let mut moved = false;
         // Out: what half went must be finished before anything else is tried.
         while !out.is_empty() {
-            match channel.write(&out) {
+            match stream.write(&out) {
                 Ok(count) if count > 0 => {
                     out.drain(..count);
                     moved = true;
@@ -84,7 +84,7 @@ fn pump(link: &mut Link, channel: &Channel, local: &UnixStream) -> io::Result<()
             }
         }
         while back.len() < ROOM && !ended {
-            match channel.read(&mut bytes) {
+            match stream.read(&mut bytes) {
                 Ok(0) => ended = true,
                 Ok(count) => {
                     back.extend_from_slice(bytes.get(..count).unwrap_or_default());
@@ -124,7 +124,9 @@ fn pump(link: &mut Link, channel: &Channel, local: &UnixStream) -> io::Result<()
                 Err(error) => return Err(error),
             }
         }
-        if !moved {
+        // Reading takes from the socket that there is room again, too: waiting for it there then would be in vain.
+        let room = !out.is_empty() && channel.write_window().remaining > 0;
+        if !moved && !room {
             let mut flags = PollFlags::empty();
             if out.is_empty() {
                 flags |= PollFlags::IN;

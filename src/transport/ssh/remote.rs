@@ -120,12 +120,17 @@ impl Talk {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(Stop::Io(error)),
                 // Nobody makes room any more.
                 _ if self.ended => return Err(Stop::Io(io::ErrorKind::BrokenPipe.into())),
-                _ => {
-                    if link.halfway() || !self.fill(link)? {
-                        link.wait(far_future())?;
-                    }
-                }
+                _ => self.room(link, far_future())?,
             }
+        }
+        Ok(())
+    }
+
+    /// Waits until more can be sent, or something came.
+    fn room(&mut self, link: &mut Link, until: Instant) -> Result<(), Stop> {
+        // Reading takes from the socket that there is room again, too: waiting for it there then would be in vain.
+        if link.halfway() || !self.fill(link)? && self.channel.write_window().remaining == 0 {
+            link.wait(until)?;
         }
         Ok(())
     }
@@ -292,5 +297,48 @@ impl Drop for Remote {
         let _ = self.talk.channel.send_eof();
         // With the socket shut down nothing would block, and libssh2 frees all that it holds.
         self.link.cut();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::ssh::Keepalive;
+    use crate::transport::ssh::session::Socket;
+    use crate::transport::testing::{Server, server, soon};
+
+    /// A session in which somebody has logged in.
+    fn link(server: &Server) -> Link {
+        let stream = std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+        let socket = Socket { fd: stream.into(), tcp: true, address: None, child: None };
+        let mut link = Link::new(socket, Keepalive::default()).unwrap();
+        link.drive(soon(20), |session| session.handshake()).unwrap();
+        let user = std::process::Command::new("id").arg("-un").output().unwrap().stdout;
+        let (user, key) = (String::from_utf8(user).unwrap(), server.path("key"));
+        link.drive(soon(20), |session| session.userauth_pubkey_file(user.trim(), None, &key, None)).unwrap();
+        link
+    }
+
+    /// Found under load, where it took until the next sign of life: what makes room comes after there was none, and
+    /// before what the far end says is looked at.
+    #[test]
+    fn room_that_is_heard_of_while_reading_is_not_waited_for() {
+        let Some(server) = server("") else { return };
+        let mut link = link(&server);
+        let mut talk = Talk::open(&mut link, "sleep 1; exec cat >/dev/null", soon(20)).unwrap();
+        let bytes = vec![0; 1 << 16];
+        loop {
+            match talk.channel.write(&bytes) {
+                Ok(_) => {}
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => panic!("{error}"),
+                Err(_) if link.halfway() => link.wait(soon(20)).unwrap(),
+                Err(_) => break,
+            }
+        }
+        assert_eq!(talk.channel.write_window().remaining, 0);
+        // The far end takes it all, and says so.
+        std::thread::sleep(Duration::from_secs(2));
+        talk.room(&mut link, soon(0)).unwrap();
+        assert!(talk.channel.write_window().remaining > 0);
     }
 }
