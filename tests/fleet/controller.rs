@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Far, Fleet, Host};
+use super::{Far, Fleet, Host, PATIENCE};
 
 /// A folder from which hosts are provisioned.
 pub struct Controller {
@@ -170,6 +170,28 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// Waits until something holds, which must come before it ends; says what it printed where it did not.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, mut holds: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !holds() {
+            let over = self.over();
+            if (over && !holds()) || begun.elapsed() > PATIENCE {
+                let (out, err) = self.stop();
+                let when = if over { "when it ended".to_owned() } else { format!("after {PATIENCE:?}") };
+                panic!("{what}: not {when}\n--- stdout\n{out}\n--- stderr\n{err}");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Kills it; what it printed until then.
+    fn stop(&mut self) -> (String, String) {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+        (self.out.take().unwrap().join().unwrap(), self.err.take().unwrap().join().unwrap())
+    }
+
     /// Waits for its end, which must come in time.
     pub fn end(mut self, longest: Duration) -> Said {
         let status = loop {
@@ -178,9 +200,7 @@ impl Running {
             }
             self.memory = self.memory.max(peak(self.child.id()));
             if self.begun.elapsed() > longest {
-                self.child.kill().unwrap();
-                self.child.wait().unwrap();
-                let (out, err) = (self.out.take().unwrap().join().unwrap(), self.err.take().unwrap().join().unwrap());
+                let (out, err) = self.stop();
                 panic!("not done after {longest:?}\n--- stdout\n{out}\n--- stderr\n{err}");
             }
             std::thread::sleep(Duration::from_millis(2));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::fleet::{Controller, Far, Host, fleet, wait_until};
+use crate::fleet::{Controller, Far, Host, Running, fleet, wait_until};
 
 /// A file, something that takes its time, another file.
 const SLOW: &str = "- hosts: all
@@ -20,8 +20,8 @@ fn impatient(controller: &Controller) {
     controller.edit("inventory", |text| text.replace("-o User", words));
 }
 
-fn begun(hosts: &[Host]) {
-    wait_until("the slow task", || hosts.iter().all(|host| host.path("/tmp/begun").exists()));
+fn begun(run: &mut Running, hosts: &[Host]) {
+    run.until("the slow task", || hosts.iter().all(|host| host.path("/tmp/begun").exists()));
 }
 
 /// The others are done, and on the one what was done before is whole and what comes after was not begun.
@@ -39,8 +39,8 @@ fn sshd_killed_in_the_middle() {
     let hosts = fleet.take(3);
     let controller = Controller::of(fleet, &hosts);
     controller.write("slow.yml", SLOW);
-    let run = controller.start_apply("slow.yml", &[]);
-    begun(&hosts);
+    let mut run = controller.start_apply("slow.yml", &[]);
+    begun(&mut run, &hosts);
     assert!(hosts[1].kill("sshd") > 1);
     let said = run.end(Duration::from_secs(30));
     said.code(4);
@@ -60,8 +60,8 @@ fn agent_killed_in_the_middle() {
     let hosts = fleet.take(3);
     let controller = Controller::of(fleet, &hosts);
     controller.write("slow.yml", SLOW);
-    let run = controller.start_apply("slow.yml", &[]);
-    begun(&hosts);
+    let mut run = controller.start_apply("slow.yml", &[]);
+    begun(&mut run, &hosts);
     assert!(hosts[1].kill("agent-") >= 1);
     let said = run.end(Duration::from_secs(30));
     said.code(4);
@@ -78,8 +78,8 @@ fn link_down_for_five_seconds() {
     let hosts = fleet.take(2);
     let controller = Controller::of(fleet, &hosts);
     controller.write("slow.yml", SLOW);
-    let run = controller.start_apply("slow.yml", &[]);
-    begun(&hosts);
+    let mut run = controller.start_apply("slow.yml", &[]);
+    begun(&mut run, &hosts);
     hosts[1].unplug();
     std::thread::sleep(Duration::from_secs(5));
     hosts[1].replug();
@@ -96,8 +96,8 @@ fn link_down_for_good() {
     let controller = Controller::of(fleet, &hosts);
     impatient(&controller);
     controller.write("slow.yml", SLOW);
-    let run = controller.start_apply("slow.yml", &[]);
-    begun(&hosts);
+    let mut run = controller.start_apply("slow.yml", &[]);
+    begun(&mut run, &hosts);
     hosts[1].unplug();
     let said = run.end(Duration::from_secs(25));
     said.code(4);
@@ -181,8 +181,8 @@ fn two_controllers_at_once() {
         "late.yml",
         "- hosts: all\n  gather_facts: false\n  tasks:\n    - copy: {dest: /etc/late, content: x}\n",
     );
-    let run = first.start_apply("slow.yml", &[]);
-    begun(&hosts);
+    let mut run = first.start_apply("slow.yml", &[]);
+    begun(&mut run, &hosts);
     let refused = second.apply("late.yml", &[]);
     assert!(matches!(refused.code, Some(2 | 4)), "{}", refused.all());
     refused.within(Duration::from_secs(20));
@@ -209,8 +209,8 @@ fn controller_killed_in_the_middle() {
     let hosts = fleet.take(2);
     let controller = Controller::of(fleet, &hosts);
     controller.write("slow.yml", SLOW);
-    let run = controller.start_apply("slow.yml", &[]);
-    begun(&hosts);
+    let mut run = controller.start_apply("slow.yml", &[]);
+    begun(&mut run, &hosts);
     run.signal("KILL");
     let said = run.end(Duration::from_secs(5));
     assert_eq!(said.code, None);
@@ -229,8 +229,8 @@ fn interrupted_once() {
     let hosts = fleet.take(2);
     let controller = Controller::of(fleet, &hosts);
     controller.write("slow.yml", SLOW);
-    let run = controller.start_apply("slow.yml", &[]);
-    begun(&hosts);
+    let mut run = controller.start_apply("slow.yml", &[]);
+    begun(&mut run, &hosts);
     run.signal("INT");
     let said = run.end(Duration::from_secs(20));
     assert_ne!(said.code, Some(0), "{}", said.all());
@@ -249,8 +249,8 @@ fn interrupted_twice() {
     let hosts = fleet.take(2);
     let controller = Controller::of(fleet, &hosts);
     controller.write("slow.yml", &SLOW.replace("sleep 2", "sleep 20"));
-    let run = controller.start_apply("slow.yml", &[]);
-    begun(&hosts);
+    let mut run = controller.start_apply("slow.yml", &[]);
+    begun(&mut run, &hosts);
     run.signal("INT");
     std::thread::sleep(Duration::from_millis(500));
     run.signal("INT");

@@ -176,7 +176,7 @@ impl Host {
 
     /// Starts sshd anew.
     pub fn start_sshd(&self) {
-        self.sh("/usr/sbin/sshd");
+        self.sh("/usr/local/sbin/start-sshd");
     }
 
     /// A new host key, as if another machine stood there.

@@ -34,6 +34,18 @@ printf '127.0.0.1 localhost\n%s %s\n' "$address" "$name" > "$root/etc/hosts"
 printf '%s' "$name" | sha256sum | cut -c 1-32 > "$root/etc/machine-id"
 ssh-keygen -q -t ed25519 -N '' -C "$name" -f "$root/etc/ssh/ssh_host_ed25519_key"
 
+# sshd goes into the background before it listens.
+cat > "$root/usr/local/sbin/start-sshd" <<'END'
+#!/bin/sh
+/usr/sbin/sshd || exit
+for try in $(seq 6000); do
+    grep -q ':0016 00000000:0000 0A' /proc/net/tcp && exit
+    sleep 0.01
+done
+exit 1
+END
+chmod 755 "$root/usr/local/sbin/start-sshd"
+
 echo ready
 read -r _   # its card is there
 ip -batch - <<END
@@ -42,7 +54,7 @@ address add $address/16 dev eth0
 link set eth0 up
 END
 exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 /bin/bash -c '
-/usr/sbin/sshd
+/usr/local/sbin/start-sshd || exit
 echo up
 # bash takes in whatever becomes an orphan here, as a process 1 should
 while read -r _; do :; done
