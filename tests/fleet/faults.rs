@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::fleet::{Controller, Far, Host, Running, fleet, wait_until};
 
-/// A file, something that takes its time, another file.
+/// A file, something that goes on until it is let go, another file.
 const SLOW: &str = "- hosts: all
   gather_facts: false
   tasks:
     - copy: {dest: /etc/before, content: x}
-    - command: sh -c 'touch /tmp/begun; sleep 2; touch /tmp/over'
+    - command: sh -c 'touch /tmp/begun; until [ -e /tmp/go ]; do sleep 0.1; done; touch /tmp/over'
       changed_when: false
     - copy: {dest: /etc/after, content: x}
 ";
@@ -22,6 +22,14 @@ fn impatient(controller: &Controller) {
 
 fn begun(run: &mut Running, hosts: &[Host]) {
     run.until("the slow task", || hosts.iter().all(|host| host.path("/tmp/begun").exists()));
+}
+
+/// Lets the slow task end, when what was done to hosts and runs has had time to arrive.
+fn let_go(hosts: &[Host]) {
+    std::thread::sleep(Duration::from_secs(2));
+    for host in hosts {
+        std::fs::write(host.path("/tmp/go"), "").unwrap();
+    }
 }
 
 /// The others are done, and on the one what was done before is whole and what comes after was not begun.
@@ -42,6 +50,7 @@ fn sshd_killed_in_the_middle() {
     let mut run = controller.start_apply("slow.yml", &[]);
     begun(&mut run, &hosts);
     assert!(hosts[1].kill("sshd") > 1);
+    let_go(&hosts);
     let said = run.end(Duration::from_secs(30));
     said.code(4);
     assert_eq!(said.count(&hosts[1].name(), "unreachable"), 1);
@@ -63,6 +72,7 @@ fn agent_killed_in_the_middle() {
     let mut run = controller.start_apply("slow.yml", &[]);
     begun(&mut run, &hosts);
     assert!(hosts[1].kill("agent-") >= 1);
+    let_go(&hosts);
     let said = run.end(Duration::from_secs(30));
     said.code(4);
     assert_eq!(said.count(&hosts[1].name(), "unreachable"), 1);
@@ -81,7 +91,8 @@ fn link_down_for_five_seconds() {
     let mut run = controller.start_apply("slow.yml", &[]);
     begun(&mut run, &hosts);
     hosts[1].unplug();
-    std::thread::sleep(Duration::from_secs(5));
+    let_go(&hosts);
+    std::thread::sleep(Duration::from_secs(3));
     hosts[1].replug();
     // TCP sends again at intervals that double.
     let said = run.end(Duration::from_secs(40));
@@ -99,7 +110,8 @@ fn link_down_for_good() {
     let mut run = controller.start_apply("slow.yml", &[]);
     begun(&mut run, &hosts);
     hosts[1].unplug();
-    let said = run.end(Duration::from_secs(25));
+    let_go(&hosts);
+    let said = run.end(Duration::from_secs(40));
     said.code(4);
     assert_eq!(said.count(&hosts[1].name(), "unreachable"), 1);
     assert_eq!(said.count(&hosts[0].name(), "changed"), 2);
@@ -193,7 +205,9 @@ fn two_controllers_at_once() {
         "late.yml",
         "- hosts: all\n  tasks:\n    - copy: {src: /etc/after, dest: /etc/later, remote_src: true}\n",
     );
-    let patient = patient.start_apply("late.yml", &["--wait-for-lock=30"]).end(Duration::from_secs(30));
+    let patient = patient.start_apply("late.yml", &["--wait-for-lock=30"]);
+    let_go(&hosts);
+    let patient = patient.end(Duration::from_secs(30));
     patient.code(0);
     assert_eq!(hosts[0].read("/etc/later").as_deref(), Some("x"), "it waited for the first\n{}", patient.all());
     run.end(Duration::from_secs(30)).code(0);
@@ -214,6 +228,7 @@ fn controller_killed_in_the_middle() {
     run.signal("KILL");
     let said = run.end(Duration::from_secs(5));
     assert_eq!(said.code, None);
+    let_go(&hosts);
     for host in hosts.iter() {
         wait_until("the agent's end", || host.count("agent-") == 0);
         assert!(!host.path("/etc/after").exists(), "no new action after the end of input");
@@ -232,6 +247,7 @@ fn interrupted_once() {
     let mut run = controller.start_apply("slow.yml", &[]);
     begun(&mut run, &hosts);
     run.signal("INT");
+    let_go(&hosts);
     let said = run.end(Duration::from_secs(20));
     assert_ne!(said.code, Some(0), "{}", said.all());
     for host in hosts.iter() {
@@ -248,7 +264,7 @@ fn interrupted_twice() {
     let Some(fleet) = fleet() else { return };
     let hosts = fleet.take(2);
     let controller = Controller::of(fleet, &hosts);
-    controller.write("slow.yml", &SLOW.replace("sleep 2", "sleep 20"));
+    controller.write("slow.yml", SLOW);
     let mut run = controller.start_apply("slow.yml", &[]);
     begun(&mut run, &hosts);
     run.signal("INT");
