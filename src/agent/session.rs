@@ -310,11 +310,16 @@ impl Session {
             let output = match done {
                 Ok(output) => output,
                 Err(error) => {
-                    keep_output(&action.op, error.output.as_ref(), &mut outcome.result);
+                    // The message has the end of it only.
+                    if let Some(output) = &error.output {
+                        keep_output(output, &mut outcome.result);
+                    }
                     return Err(error);
                 }
             };
-            keep_output(&action.op, output.as_ref(), &mut outcome.result);
+            if let (Op::Run(Run { capture: true, .. }), Some(output)) = (&action.op, &output) {
+                keep_output(output, &mut outcome.result);
+            }
             if let Some(journal) = &mut self.journal {
                 journal.done(self.machine.as_ref())?;
             }
@@ -429,11 +434,7 @@ fn did_not_converge(left: &[Action]) -> Error {
         .hint("something on the machine puts it back, or this program is wrong about it: please report it")
 }
 
-fn keep_output(op: &Op, output: Option<&Output>, result: &mut Map<String, Value>) {
-    let (Op::Run(run), Some(output)) = (op, output) else { return };
-    if !run.capture {
-        return;
-    }
+fn keep_output(output: &Output, result: &mut Map<String, Value>) {
     let lines = |text: &str| text.lines().map(Value::from).collect::<Vec<_>>();
     result.insert("rc".into(), output.code.into());
     result.insert("stdout".into(), output.stdout.trim_end_matches('\n').into());

@@ -74,9 +74,7 @@ impl fmt::Display for Error {
         f.write_str(&self.message)?;
         if let Some(output) = &self.output {
             let said = if output.stderr.trim().is_empty() { &output.stdout } else { &output.stderr };
-            if !said.trim().is_empty() {
-                write!(f, "\n{}", said.trim_end())?;
-            }
+            write_end(f, said.trim_end())?;
         }
         if let Some(hint) = &self.hint {
             write!(f, "\nhint: {hint}")?;
@@ -85,4 +83,43 @@ impl fmt::Display for Error {
     }
 }
 
+/// How many lines of a command's output are shown with an error: the end, where most programs say what was wrong.
+const SHOWN_LINES: usize = 20;
+
+fn write_end(f: &mut fmt::Formatter<'_>, said: &str) -> fmt::Result {
+    let lines: Vec<&str> = said.lines().collect();
+    let left_out = lines.len().saturating_sub(SHOWN_LINES);
+    if left_out > 0 {
+        write!(f, "\n(the last {SHOWN_LINES} of {} lines; -vv shows all)", lines.len())?;
+    }
+    lines.iter().skip(left_out).try_for_each(|line| write!(f, "\n{line}"))
+}
+
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+    use crate::host::Output;
+
+    fn shown(lines: usize) -> String {
+        let stderr = (1..=lines).map(|n| format!("line {n}\n")).collect();
+        let mut error = Error::failed("`dracut` ended with exit code 1").hint("look");
+        error.output = Some(Output { code: 1, stdout: "not this".into(), stderr });
+        error.to_string()
+    }
+
+    #[test]
+    fn a_long_output_is_shown_by_its_end() {
+        let twenty = shown(20);
+        assert!(twenty.starts_with("`dracut` ended with exit code 1\nline 1\nline 2\n"), "{twenty}");
+        assert!(twenty.ends_with("\nline 20\nhint: look"), "{twenty}");
+        let many = shown(152);
+        assert!(
+            many.starts_with("`dracut` ended with exit code 1\n(the last 20 of 152 lines; -vv shows all)\nline 133\n"),
+            "{many}"
+        );
+        assert!(many.ends_with("\nline 152\nhint: look"), "{many}");
+        assert!(!shown(0).contains("line"), "{}", shown(0));
+    }
+}

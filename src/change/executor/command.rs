@@ -24,6 +24,8 @@ const DEFAULT_TIMEOUT: u64 = 3600;
 const GRACE: Duration = Duration::from_secs(5);
 /// How long is waited for output after the command ended: a daemon that it left behind may hold the pipe for ever.
 const LINGER: Duration = Duration::from_secs(2);
+/// strerror(ENOSPC).
+const FULL: &str = "No space left on device";
 const SBIN: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// Runs a command and judges its exit code.
@@ -83,6 +85,12 @@ fn failed(shown: &str, output: Output) -> Error {
         code => format!("ended with exit code {code}"),
     };
     let mut error = Error::failed(format!("`{shown}` {how}"));
+    // Often said far above what a program says last, which is what is shown.
+    if [&output.stdout, &output.stderr].iter().any(|said| said.contains(FULL)) {
+        error = error.hint(format!(
+            "it said \"{FULL}\": a file system was full. `df -h` and `df -i` say which; make room, then run this again"
+        ));
+    }
     error.output = Some(output);
     error
 }

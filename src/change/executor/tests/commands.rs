@@ -27,6 +27,9 @@ fn exit_codes_are_judged() {
     let error = run(sh("echo why >&2; exit 3")).unwrap_err();
     assert!(error.message.contains("`sh -c 'echo why >&2; exit 3'` ended with exit code 3"), "{error}");
     assert_eq!(error.output.map(|o| (o.code, o.stderr)), Some((3, "why\n".into())));
+    assert_eq!(error.hint, None);
+    let error = run(sh("cp /proc/version /dev/full; echo and more >&2; exit 1")).unwrap_err();
+    assert!(error.hint.as_deref().is_some_and(|hint| hint.contains("a file system was full")), "{error}");
     assert_eq!(run(Run { ok_codes: vec![0, 3], ..sh("exit 3") }).unwrap().code, 3);
     assert_eq!(run(Run { any_code: true, ..sh("kill -9 $$") }).unwrap().code, 137);
     assert!(run(Run { ok_codes: vec![3], ..sh("exit 0") }).is_err());
