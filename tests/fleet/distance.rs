@@ -36,7 +36,8 @@ fn distance_is_counted() {
         said.code(0);
         (said.took, far[0].round_trips())
     };
-    let (took, trips) = login("true");
+    // A busy machine can only make it longer.
+    let (took, trips) = (0..5).map(|_| login("true")).min().unwrap();
     // Banner, key exchange, services, authentication, channel: between 5 and 10, whichever way they are counted.
     assert!((5..=10).contains(&trips), "{trips} round trips for a login");
     let least = round_trip * u32::try_from(trips).unwrap();

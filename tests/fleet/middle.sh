@@ -16,7 +16,9 @@ mkdir -m 700 /root/.ssh
 
 hostname controller
 ip link set lo up
-ip link add br0 type bridge forward_delay 0
+# Without an address of its own a bridge takes the lowest of its cards', another one when hosts come and go, and whoever
+# talks to it then talks to nobody for a while.
+ip link add br0 address 02:00:0a:4d:00:01 type bridge forward_delay 0
 ip address add 10.77.0.1/16 dev br0
 ip link set br0 up
 
