@@ -137,6 +137,10 @@ impl Session {
                 outcome.result.insert("changed".into(), Value::Bool(true));
                 return;
             }
+            // The message has the end of it only.
+            if let Some(output) = &error.output {
+                keep_output(output, &mut outcome.result);
+            }
             outcome.error = Some(error);
         }
     }
@@ -307,17 +311,7 @@ impl Session {
                 // What stays behind is only in the way.
                 let _ = std::fs::remove_file(spooled);
             }
-            let output = match done {
-                Ok(output) => output,
-                Err(error) => {
-                    // The message has the end of it only.
-                    if let Some(output) = &error.output {
-                        keep_output(output, &mut outcome.result);
-                    }
-                    return Err(error);
-                }
-            };
-            if let (Op::Run(Run { capture: true, .. }), Some(output)) = (&action.op, &output) {
+            if let (Op::Run(Run { capture: true, .. }), Some(output)) = (&action.op, &done?) {
                 keep_output(output, &mut outcome.result);
             }
             if let Some(journal) = &mut self.journal {
@@ -466,5 +460,26 @@ mod tests {
         assert_eq!(limit(&Op::Remove { path: "/a".into() }, 60), None);
         let error = within(&Op::Remove { path: "/a".into() }, Some(Instant::now())).unwrap_err();
         assert!(error.message.contains("longer than its `timeout`"), "{error}");
+    }
+
+    #[test]
+    fn a_failed_task_has_all_that_its_command_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_sender, requests) = std::sync::mpsc::channel();
+        let (inbox, stop) = (Inbox::new(requests), Stop::default());
+        let machine = Box::new(crate::host::Live::new());
+        let mut session = Session::new(machine, Mode::Apply, None, BTreeMap::new(), None, inbox, stop);
+        // What fails is the check of a file, and no command that was asked for.
+        let dest = dir.path().join("file");
+        let task = serde_json::json!({
+            "id": 1, "chain": 1, "user": null, "module": "copy", "title": "copy", "no_log": false, "expect": null,
+            "parameters": {"dest": dest, "content": "x", "validate": "sh -c 'seq 30; exit 3' %s"},
+        });
+        let outcome = session.task(&serde_json::from_value(task).unwrap(), &mut |_| ());
+        assert_eq!(outcome.status, Status::Failed);
+        assert!(outcome.error.unwrap().to_string().contains("(the last 20 of 30 lines"));
+        assert_eq!(outcome.result["rc"], 3);
+        assert_eq!(outcome.result["stdout_lines"].as_array().unwrap().len(), 30);
+        assert!(!dest.exists());
     }
 }
